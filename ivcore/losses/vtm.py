@@ -76,11 +76,19 @@ def vtm_loss(
         neg_video: int [B], a video for each text.
         neg_text: int [B], a text for each video.
     """
-    num = len(states)
-    own = torch.arange(num, device=states.device)
-    text_index = torch.cat([own, own, neg_text])  # [3B]
-    video_index = torch.cat([own, neg_video, own])  # [3B]
+    text_index, video_index = pairs(neg_video, neg_text)
     logits = model.match(states[text_index], text_mask[text_index], kv, video_index).float()  # [3B, 2]
-    labels = torch.zeros(3 * num, dtype=torch.long, device=states.device)
-    labels[:num] = 1
+    labels = (torch.arange(len(logits), device=logits.device) < len(states)).long()  # [3B]
     return F.cross_entropy(logits, labels), logits
+
+
+def pairs(neg_video: Tensor, neg_text: Tensor) -> tuple[Tensor, Tensor]:
+    """(text of each pair, video of each pair), int [3B]: the true pairs, then each text with its negative video, then
+    each video with its negative text.
+
+    >>> text, video = pairs(torch.tensor([1, 0]), torch.tensor([1, 0]))
+    >>> text.tolist(), video.tolist()
+    ([0, 1, 0, 1, 1, 0], [0, 1, 1, 0, 0, 1])
+    """
+    own = torch.arange(len(neg_video), device=neg_video.device)
+    return torch.cat([own, own, neg_text]), torch.cat([own, neg_video, own])

@@ -82,7 +82,7 @@ def clip_from_s2(s2: S2Model, config: ClipConfig, seed: int) -> ClipModel:
     """
     config = ClipConfig.from_dict({**config.to_dict(), "seed": seed})
     model = ClipModel(config)
-    carried = clip_vision_state(s2.state_dict(), s2.config.vision_shape(), config.vision_shape())
+    carried = clip_vision_state(s2.state_dict(), s2.config.vision_shape(), config.vision_shape()).state
     vision = {name.removeprefix("vision_encoder."): value for name, value in carried.items()}
     model.vision_encoder.load_state_dict(vision, strict=True)
     return model

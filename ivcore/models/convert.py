@@ -1,40 +1,167 @@
-"""Weights under other names: s2's trunk for clip, and LoRA branches merged into the matrices they belong to."""
+"""Upstream's files into our models: open them, give every entry one place, merge LoRA, resize position tables.
 
+Nothing is skipped in silence: a conversion says of every entry of a file under which name it went on (`kept`) or why
+it did not (`dropped`), and what goes on is loaded strictly. Source: upstream's load_checkpoint functions
+(models/internvideo2_stage2*.py, internvideo2_clip*.py), the published files' key lists.
+"""
+
+import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ivcore.errors import UserError
 from ivcore.models import posembed
 from ivcore.models.shapes import VisionShape
 
-# Of s2's vision tower clip has no use for these: alignment decoders, their tables, and the table of single images.
-DROPPED_FROM_S2 = ("clip_decoder", "final_clip_decoder", "clip_pos_embed", "clip_img_pos_embed", "img_pos_embed")
+CONTAINERS = ("module", "model", "state_dict")  # DeepSpeed's states, plain checkpoints, Lightning's; else bare
 LORA_SCALE = 2.0  # alpha 32 / rank 16, upstream's LLaMA wrapper
+COMPUTED = (r".*(rotary_emb\.inv_freq|embeddings\.position_ids)", "a buffer that is computed here")
 _LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight")
 
+# What a file holds that a model has no use for: (pattern over the whole name, why). First match wins.
+DROP_S2 = (
+    COMPUTED,
+    (r"audio_encoder\..*|audio_proj\..*|av_concat_audio_proj\..*|av_fusion\..*|avtm_head\..*", "audio"),
+)
+DROP_S2_FOR_CLIP = (
+    (r"vision_encoder\.(final_)?clip_decoder\..*", "an alignment decoder"),
+    (r"vision_encoder\.(clip_pos_embed|clip_img_pos_embed|img_pos_embed)", "a position table clip does not have"),
+    (r"(?!vision_encoder\.).*", "not the vision tower"),
+)
+DROP_TOWER = ((r"(clip_decoder|mae_decoder|final_clip_decoder)\..*|clip_pos_embed|mae_pos_embed", "distillation only"),)
+DROP_LLAMA = (COMPUTED, (r"(?!transformer\.|text_projection$).*", "not the text tower"))
+DROP_MOBILECLIP = ((r"(?!text_encoder\.).*", "not the text tower"),)
+DROP_CLIP = (COMPUTED,)
 
-def clip_vision_state(state: Mapping[str, Tensor], old: VisionShape, new: VisionShape) -> dict[str, Tensor]:
-    """The entries vision_encoder.* of an s2 state that clip keeps, the position table resized to clip's grid.
+
+@dataclass
+class Converted:
+    """Entries under our names, and where each entry of the source went: every one is in `kept` or in `dropped`."""
+
+    state: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)  # source name -> our name (a LoRA half: the matrix it went into)
+    dropped: dict[str, str] = field(default_factory=dict)  # source name -> why
+
+
+def open_weights(path: Path | str) -> dict[str, Tensor]:
+    """The state dict in a .safetensors or torch file, out of whichever container it lies in.
+
+    Raises:
+        UserError: if the file cannot be read as plain tensors, or holds no state dict.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"cannot read weights from {path}: {reason}") from None
+    for name in CONTAINERS:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+            break
+    tensors = {n: t for n, t in found.items() if isinstance(t, Tensor)} if isinstance(found, dict) else {}
+    if not tensors:
+        raise UserError(f"{path} holds no state dict, neither bare nor under {', '.join(CONTAINERS)}")
+    return tensors
+
+
+def canonical_s2_name(name: str) -> str:
+    """Upstream drops the level `bert.` where it builds no masked-language head; ours always has it.
+
+    >>> canonical_s2_name("text_encoder.encoder.layer.0.output.dense.bias")
+    'text_encoder.bert.encoder.layer.0.output.dense.bias'
+    """
+    return re.sub(r"^text_encoder\.(?=embeddings\.|encoder\.)", "text_encoder.bert.", name)
+
+
+def s2_state(state: Mapping[str, Tensor], shape: VisionShape) -> Converted:
+    """An s2 file for S2Model: both spellings of the text tower, audio left out, tables resized to `shape`'s frames."""
+    found = _sort(state, DROP_S2, canonical_s2_name)
+    for name in ("vision_encoder.pos_embed", "vision_encoder.clip_pos_embed"):
+        if name in found.state:
+            found.state[name] = fit_table(found.state[name], shape)
+    return found
+
+
+def clip_vision_state(state: Mapping[str, Tensor], old: VisionShape, new: VisionShape) -> Converted:
+    """The vision tower of an s2 state for ClipModel, the position table resized from `old` to `new`.
 
     Raises:
         UserError: if the towers differ in a number that weights depend on.
     """
-    for name in ("width", "depth", "num_heads", "mlp_hidden", "pool_heads", "pool_width", "tubelet_size", "patch_size"):
-        if getattr(old, name) != getattr(new, name):
-            raise UserError(
-                f"clip cannot go on from this s2: {name} is {getattr(old, name)} there, here {getattr(new, name)}"
-            )
-    kept = {
-        name: value
-        for name, value in state.items()
-        if name.startswith("vision_encoder.") and not any(part in name for part in DROPPED_FROM_S2)
-    }
+    same = (
+        "width",
+        "depth",
+        "num_heads",
+        "mlp_hidden",
+        "pool_heads",
+        "pool_width",
+        "tubelet_size",
+        "patch_size",
+        "gelu",
+    )
+    for name in same:
+        a, b = getattr(old, name), getattr(new, name)
+        if a != b:
+            raise UserError(f"clip cannot go on from this s2: {name} is {a} there and {b} here")
+    found = _sort(state, DROP_S2_FOR_CLIP)
     table = "vision_encoder.pos_embed"
-    kept[table] = posembed.resize(kept[table], old.grid, new.grid)
-    return kept
+    found.state[table] = posembed.resize(found.state[table], old.grid, new.grid)
+    return found
+
+
+def clip_tower_state(state: Mapping[str, Tensor]) -> Converted:
+    """A distilled vision tower's own file (unprefixed names, already 8 frames) for ClipModel."""
+    return _sort(state, DROP_TOWER, "vision_encoder.{}".format)
+
+
+def clip_text_state(state: Mapping[str, Tensor], kind: str) -> Converted:
+    """A text tower's own file for ClipModel: "llama" (InternVL's file, LoRA merged) or "mobileclip" (Apple's)."""
+    if kind == "mobileclip":
+        return _sort(state, DROP_MOBILECLIP)
+    return _with_lora_merged(_sort(state, DROP_LLAMA, "text_encoder.{}".format))
+
+
+def assemble_clip(*parts: Converted | Mapping[str, Tensor]) -> Converted:
+    """One clip state out of vision, text, extra and delta files, in this order; later ones override.
+
+    Raises:
+        UserError: if all that was given is a delta, the few tensors that clip's training moved.
+    """
+    found = Converted()
+    for part in parts:
+        part = part if isinstance(part, Converted) else _with_lora_merged(_sort(part, DROP_CLIP))
+        found.state.update(part.state)
+        found.kept.update(part.kept)
+        found.dropped.update(part.dropped)
+    if not any(".blocks." in name for name in found.state):
+        raise UserError(
+            f"these {len(found.state)} entries are a delta, not a whole clip model: the published clip files hold only "
+            "what clip's training moved; give the s2 (1B, 6B) or tower (S14, B14, L14) file and the text file as well"
+        )
+    return found
+
+
+def fit_table(table: Tensor, shape: VisionShape) -> Tensor:
+    """A table [1, 1+T*H*W, C] of any number of frames, resized to `shape`'s; the pixels must be the same.
+
+    Raises:
+        UserError: if the slots are no whole number of frames.
+    """
+    _, height, width = shape.grid
+    num_frames, rest = divmod(table.shape[1] - 1, height * width)
+    if rest:
+        raise UserError(f"a position table of {table.shape[1]} slots is no whole number of {height}x{width} frames")
+    return posembed.resize(table, (num_frames, height, width), shape.grid)
 
 
 def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -45,7 +172,7 @@ def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: if a branch lacks its other half or its matrix.
     """
-    plain = {name.replace(".base_layer.", "."): value for name, value in state.items() if not _LORA.fullmatch(name)}
+    plain = {name.replace(".base_layer.", "."): value for name, value in state.items() if not is_lora(name)}
     branches: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
         if found := _LORA.fullmatch(name):
@@ -64,7 +191,21 @@ def is_lora(name: str) -> bool:
     return _LORA.fullmatch(name) is not None
 
 
-@torch.no_grad()
-def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries that start with `prefix`, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def _sort(state: Mapping[str, Tensor], drop: tuple[tuple[str, str], ...], rename: Any = str) -> Converted:
+    found = Converted()
+    for name, value in state.items():
+        reason = next((why for pattern, why in drop if re.fullmatch(pattern, name)), None)
+        if reason is None:
+            found.kept[name] = rename(name)
+            found.state[found.kept[name]] = value
+        else:
+            found.dropped[name] = reason
+    return found
+
+
+def _with_lora_merged(found: Converted) -> Converted:
+    found.state = merge_lora(found.state)
+    for source, name in found.kept.items():
+        whole = _LORA.fullmatch(name)
+        found.kept[source] = f"{whole[1]}.weight" if whole else name.replace(".base_layer.", ".")
+    return found

@@ -115,10 +115,13 @@ def digest(model: nn.Module, names: Iterable[str]) -> str:
     return sha.hexdigest()
 
 
-def _mark(module: nn.Module) -> bool:
-    """Mark `module` and those below it; True if a parameter in there trains."""
-    below = [_mark(child) for child in module.children()]
-    trains = any(below) or any(p.requires_grad for p in module.parameters(recurse=False))
-    holds = any(True for _ in module.parameters())
-    module.is_frozen = holds and not trains  # type: ignore[assignment]
-    return trains
+def _mark(module: nn.Module) -> None:
+    """Mark as frozen every module that holds parameters of which none trains, with all it contains (dropout, say)."""
+    parameters = list(module.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        for part in module.modules():
+            part.is_frozen = True  # type: ignore[assignment]
+    else:
+        module.is_frozen = False  # type: ignore[assignment]
+        for child in module.children():
+            _mark(child)
