@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
+from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from ivcore.errors import UserError
 from ivcore.models.initial import initialise
@@ -59,14 +60,15 @@ class VideoTextModel(PreTrainedModel):
         """
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["ignore_mismatched_sizes"] = True  # so that they are reported below, with the rest, in one line
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
         _refuse(info["missing_keys"], info["unexpected_keys"], [m[0] for m in info["mismatched_keys"]])
         return (model, info) if wants_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
         # transformers calls this for what a file did not hold. Weights: there are none, loading is strict; a fresh
         # model is filled by `start`. Buffers that are not saved come from the meta device empty and are made here.
-        if hasattr(module, "position_ids") and hasattr(module, "token_type_ids"):
+        if isinstance(module, BertEmbeddings):
             module.position_ids.copy_(torch.arange(module.position_ids.shape[-1])[None])
             module.token_type_ids.zero_()
 

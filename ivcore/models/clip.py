@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ivcore.models.base import VideoTextModel, unfilled
+from ivcore.models.base import VideoTextModel, load_strict, unfilled
 from ivcore.models.config import ClipConfig, clip_config
 from ivcore.models.convert import clip_vision_state
 from ivcore.models.layers import LAYER_NORM_EPS
@@ -84,5 +84,5 @@ def clip_from_s2(s2: S2Model, config: ClipConfig, seed: int) -> ClipModel:
     model = ClipModel(config)
     carried = clip_vision_state(s2.state_dict(), s2.config.vision_shape(), config.vision_shape()).state
     vision = {name.removeprefix("vision_encoder."): value for name, value in carried.items()}
-    model.vision_encoder.load_state_dict(vision, strict=True)
+    load_strict(model.vision_encoder, vision)
     return model

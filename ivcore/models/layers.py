@@ -52,7 +52,7 @@ class DropPath(nn.Module):
         """[B, N, C] -> [B, N, C]; the identity in eval mode."""
         if self.rate == 0.0 or not self.training:
             return x
-        keep = 1.0 - self.rate
+        keep = 1.0 - self.rate  # drawn, like torch's own dropout, from the device's global generator
         return x * x.new_empty(x.shape[0], 1, 1).bernoulli_(keep).div_(keep)
 
 

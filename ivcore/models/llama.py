@@ -35,7 +35,7 @@ class LlamaTower(nn.Module):
             eos_token_id=2,
             use_cache=False,
             tie_word_embeddings=False,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
         )
         self.transformer = LlamaModel(config)
         if shape.checkpoint_layers:
@@ -69,6 +69,7 @@ class LlamaTower(nn.Module):
         rotary = self.transformer.rotary_emb
         if rotary.inv_freq.device.type != "meta":
             exact, _ = rotary.compute_default_rope_parameters(self.transformer.config)
-            rotary.inv_freq = exact.to(rotary.inv_freq.device)
-            rotary.original_inv_freq = rotary.inv_freq.clone()
+            exact = exact.to(rotary.inv_freq.device)
+            rotary.register_buffer("inv_freq", exact, persistent=False)
+            rotary.register_buffer("original_inv_freq", exact.clone(), persistent=False)
         return self

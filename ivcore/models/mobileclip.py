@@ -76,7 +76,7 @@ class PositionTable(nn.Module):
 
     def forward(self, length: int) -> Tensor:
         """[1, length, H]."""
-        table = self.pos_embed
+        table: Tensor = self.pos_embed
         if length != table.shape[2]:
             table = F.interpolate(table, size=(length, table.shape[3]), mode="bilinear", align_corners=False)
         return table[0]

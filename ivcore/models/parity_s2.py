@@ -41,6 +41,7 @@ def vision_shape(config: dict[str, Any], **more: Any) -> VisionShape:
         image_table=config.get("sep_image_video_pos_embed", False),
         split_table=config.get("sep_pos_embed", False),
         num_decoders=config.get("clip_return_layer", 0),
+        decoder_interval=config.get("clip_student_return_interval", 1),
         decoder_width=config.get("clip_teacher_embed_dim", 1),
         final_decoder_width=config.get("clip_teacher_final_dim", 1),
         **more,

@@ -27,6 +27,7 @@ class VisionShape:
     image_table: bool = False  # a position table of its own for single frames (upstream: sep_image_video_pos_embed)
     split_table: bool = False  # tables for space and time apart (upstream: sep_pos_embed; no published size)
     num_decoders: int = 0  # alignment decoders on the last blocks; 0 also leaves out the final one
+    decoder_interval: int = 1  # decoders sit on the last block and every so many before it
     decoder_width: int = 3200
     final_decoder_width: int = 768
     checkpoint_blocks: int = 0  # the first so many blocks trade time for memory in training
@@ -41,8 +42,8 @@ class VisionShape:
         ):
             if getattr(self, whole) % getattr(self, part):
                 raise UserError(f"{whole}={getattr(self, whole)} is not a multiple of {part}={getattr(self, part)}")
-        if self.num_decoders > self.depth:
-            raise UserError(f"num_decoders={self.num_decoders} is more than depth={self.depth}")
+        if (self.num_decoders - 1) * self.decoder_interval >= self.depth:
+            raise UserError(f"num_decoders={self.num_decoders} is more than depth={self.depth} has room for")
 
     @property
     def grid(self) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ Source: InternVideo2 multi_modality, models/backbones/bert/xbert.py.
 """
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,26 @@ class BertTower(nn.Module):
     def __init__(self, shape: BertShape, config: BertConfig, video_width: int) -> None:
         super().__init__()
         self.embeddings = BertEmbeddings(config)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(BertLayer(config) for _ in range(shape.num_hidden_layers))
-        for layer in self.encoder.layer[shape.fusion_layer :]:
+        self.encoder = nn.ModuleDict(
+            {"layer": nn.ModuleList(BertLayer(config) for _ in range(shape.num_hidden_layers))}
+        )
+        self.num_text = shape.fusion_layer
+        for layer in self.fusion():
             layer.crossattention = BertAttention(config, is_cross_attention=True)
             for name in ("key", "value"):
                 setattr(layer.crossattention.self, name, nn.Linear(video_width, shape.hidden_size))
+
+    def layers(self) -> list[Any]:
+        """All layers, in order."""
+        return list(cast(nn.ModuleList, self.encoder["layer"]))
+
+    def text(self) -> list[Any]:
+        """The layers that read text alone."""
+        return self.layers()[: self.num_text]
+
+    def fusion(self) -> list[Any]:
+        """The layers that also read the video."""
+        return self.layers()[self.num_text :]
 
 
 class TextTower(nn.Module):
@@ -56,7 +71,7 @@ class TextTower(nn.Module):
             layer_norm_eps=shape.layer_norm_eps,
             hidden_act="gelu",  # exact, not the tanh form
             pad_token_id=0,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
         )
         self.bert = BertTower(shape, config, video_width)
         self.cls = BertOnlyMLMHead(config)
@@ -78,7 +93,7 @@ class TextTower(nn.Module):
             raise ValueError(f"the mask is {list(mask.shape)}, the ids are {list(ids.shape)}")
         found = [self.bert.embeddings(ids)]
         bias = _bias(mask, found[0])
-        for layer in self.bert.encoder.layer[: self.shape.fusion_layer]:
+        for layer in self.bert.text():
             found.append(self._run(_text_layer, layer, found[-1], bias))
         return found
 
@@ -86,7 +101,7 @@ class TextTower(nn.Module):
         """Keys and values of the fusion layers: tokens [V, N, width] -> (k, v) a layer, each [V, A, N, D]."""
         heads = self.shape.num_attention_heads
         found = []
-        for layer in self.bert.encoder.layer[self.shape.fusion_layer :]:
+        for layer in self.bert.fusion():
             cross = layer.crossattention.self
             found.append((split_heads(cross.key(tokens), heads), split_heads(cross.value(tokens), heads)))
         return found
@@ -132,7 +147,7 @@ class TextTower(nn.Module):
         if video_bias is not None and video_index is not None and num_videos > 1:
             video_bias = video_bias[video_index]
         found = [states]
-        for layer, (k, v) in zip(self.bert.encoder.layer[self.shape.fusion_layer :], kv, strict=True):
+        for layer, (k, v) in zip(self.bert.fusion(), kv, strict=True):
             found.append(self._run(_fusion_layer, layer, found[-1], bias, k, v, video_index, video_bias))
         return found
 

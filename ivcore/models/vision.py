@@ -115,7 +115,8 @@ class VisionTower(nn.Module):
             raise ValueError("this tower has no alignment decoders (num_decoders = 0)")
         states = self.states(video, drop)
         table = _keep(self._decoder_table(is_image=self._is_image(video)).expand(len(video), -1, -1), drop)
-        inputs = states[-self.shape.num_decoders :]  # decoder 0 reads the shallowest of them
+        first = self.shape.depth - 1 - (self.shape.num_decoders - 1) * self.shape.decoder_interval
+        inputs = states[first :: self.shape.decoder_interval]  # decoder 0 reads the shallowest
         middle = torch.stack([decoder(x + table) for decoder, x in zip(self.clip_decoder, inputs, strict=True)])
         return middle, self.final_clip_decoder(self.pool(states[-1]))
 
@@ -135,7 +136,7 @@ class VisionTower(nn.Module):
     def _table(self, is_image: bool) -> Tensor:
         if self.shape.split_table:
             num_t, num_h, num_w = self.shape.grid
-            patches = self.pos_embed_spatial  # an image takes space alone
+            patches: Tensor = self.pos_embed_spatial  # an image takes space alone
             if not is_image:
                 over_time = self.pos_embed_temporal.repeat_interleave(num_h * num_w, dim=1)  # [1, N, C]
                 patches = patches.repeat(1, num_t, 1) + over_time  # [1, N, C]

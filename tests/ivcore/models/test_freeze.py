@@ -89,7 +89,7 @@ def test_frozen_parts_stay_in_eval_mode() -> None:
     model.train()
     assert model.training and not model.vision_encoder.training
     assert not any(m.training for m in model.vision_encoder.modules())
-    layers = model.text_encoder.bert.encoder.layer
+    layers = model.text_encoder.bert.layers()
     assert not layers[1].training and layers[2].training and layers[2].crossattention.output.dropout.training
     video = torch.randn(2, 8, 3, 32, 32)
     assert torch.equal(model.encode_tokens(video), model.encode_tokens(video))  # no stochastic depth

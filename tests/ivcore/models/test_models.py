@@ -111,7 +111,7 @@ def test_start_is_as_the_table_says() -> None:
     assert v.blocks[2].mlp.fc2.weight.std().item() == pytest.approx(0.02 / 6**0.5, rel=0.05)
     assert (v.blocks[0].norm1.weight == 1).all() and (v.blocks[0].ls1.gamma == 1).all()
     assert (v.clip_projector.norm1_q.weight == 1).all() and (v.clip_projector.cross_attn.q_bias == 0).all()
-    layer = m.text_encoder.bert.encoder.layer[3]
+    layer = m.text_encoder.bert.layers()[3]
     assert (layer.crossattention.output.LayerNorm.weight == 1).all() and (layer.output.dense.bias == 0).all()
     assert (m.text_encoder.bert.embeddings.word_embeddings.weight[0] == 0).all()
     clip = build_clip("tiny", 50, seed=0)

@@ -45,7 +45,7 @@ def test_fusion_layer_is_transformers_own(s2: S2Model) -> None:
     states, tokens = s2.encode_text(ids, mask), torch.randn(4, 9, 96, generator=torch.Generator().manual_seed(2))
     bias = ((1.0 - mask) * -10000.0)[:, None, None, :]
     expected = states
-    for layer in s2.text_encoder.bert.encoder.layer[2:]:
+    for layer in s2.text_encoder.bert.layers()[2:]:
         layer.is_decoder = True
         expected = layer(expected, bias, tokens)
         layer.is_decoder = False
@@ -77,7 +77,7 @@ def test_six_billion_reads_the_video_through_a_projection() -> None:
     tokens = torch.randn(2, 9, 96)
     k, _ = model.video_kv(tokens)[0]
     assert k.shape == (2, 3, 9, 32)
-    assert model.text_encoder.bert.encoder.layer[2].crossattention.self.key.in_features == 32
+    assert model.text_encoder.bert.layers()[2].crossattention.self.key.in_features == 32
 
 
 def test_llama_reads_the_end_and_not_the_padding() -> None:
