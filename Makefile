@@ -1,0 +1,45 @@
+# The words: setup fmt check test demo bench docs chaos. Each ends by printing its figure on the last line.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+
+.PHONY: setup fmt check test demo bench docs chaos lock
+
+setup: $(STAMP)
+	@echo "setup: $$($(BIN)/python --version), $$($(BIN)/pip list --format=freeze | wc -l) packages in $(VENV)"
+
+# Exact versions from the lock; without the lock's hashes, since torch may come as a local CPU build.
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 setup")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@rm -f $(VENV)/.stamp-*; touch $@
+
+fmt: $(STAMP)
+	$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format .
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(STAMP)
+	$(BIN)/pytest -n 2 -m "not chaos"
+
+demo: $(STAMP)
+	$(BIN)/iv demo
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)
+	$(BIN)/python -m ivcore.data_docs > docs/data.md && echo "docs: $$(wc -l < docs/data.md) lines in docs/data.md"
+
+chaos: $(STAMP)
+	$(BIN)/pytest -m chaos
+
+# Solve anew what pyproject.toml asks for and write every exact version down.
+lock:
+	sh scripts/lock.sh

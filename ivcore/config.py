@@ -1,0 +1,343 @@
+"""The one config tree: run file, --set override, Prefect flow parameter and MLflow params are this same value.
+
+A step is handed its own branch, and the branch is the recipe of its artifact. A field marked `recipe=False` (how many
+workers, which device) changes speed but not bytes and stays out of the key.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ivcore.errors import UserError
+
+RUNS = Path(__file__).parent / "runs"
+
+Language = Literal["en", "zh", "es"]
+TextClass = Literal["short", "long"]
+Json = Any  # what a TOML or JSON value may be
+
+
+def _speed_only(default: Any, description: str, **limits: Any) -> Any:
+    """A field that may change speed and memory but never the bytes of a result."""
+    return Field(default, description=description, json_schema_extra={"recipe": False}, **limits)
+
+
+class Branch(BaseModel):
+    """Frozen, strict about names, and checks its own defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    def recipe(self) -> dict[str, Json]:
+        """The fields that decide the bytes of a result, as plain JSON values."""
+        out: dict[str, Json] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("recipe") is False:
+                continue
+            out[name] = _plain(getattr(self, name))
+        return out
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, Branch):
+        return value.recipe()
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+class SyntheticConfig(Branch):
+    """Generated videos: coloured shapes that move, one mp4 each, with captions in three languages."""
+
+    seed: int = Field(0, ge=0, description="Seed of scenes, swaps and pictures; the same seed gives the same bytes.")
+    objects: Literal[2, 4] = Field(2, description="Objects in a scene: 2 (one above the other) or 4 (a 2x2 grid).")
+    train_clips: int = Field(4000, ge=8, description="Clips in the training split.")
+    val_clips: int = Field(300, ge=4, description="Clips in the validation split.")
+    test_clips: int = Field(300, ge=4, description="Clips in the test split, in families of 4 (a scene and 3 swaps).")
+    sibling_share: float = Field(0.5, ge=0, le=1, description="Share of training clips that come with swap siblings.")
+    size_px: int = Field(64, ge=32, le=512, description="Width and height of the videos, in pixels.")
+    num_frames: int = Field(16, ge=2, description="Frames in a video.")
+    fps: int = Field(8, ge=1, description="Frames a second.")
+
+
+class DataConfig(Branch):
+    """Which videos and captions."""
+
+    dataset: str = Field(
+        "synthetic", description="A file of ivcore/data/datasets: synthetic (made up) or folder (yours)."
+    )
+    root: str | None = Field(
+        None, description="Folder that holds your videos; every path of the annotation is inside it."
+    )
+    annotations: str | None = Field(
+        None,
+        description="csv, jsonl, json or Parquet: path, caption (optional: language, split, start_s, end_s).",
+    )
+    max_failed_share: float = Field(
+        0.5, ge=0, le=1, description="Stop when more than this share of the clips cannot be read (0-1)."
+    )
+    synthetic: SyntheticConfig = Field(SyntheticConfig(), description="Used when dataset is synthetic.")
+
+
+class FramesConfig(Branch):
+    """Which frames of a video, at which size, by which decoder."""
+
+    num_frames: int = Field(8, ge=1, le=64, description="Frames taken from a clip.")
+    size_px: int = Field(32, ge=16, le=512, description="Width and height frames are resized to, in pixels.")
+    sampling: Literal["middle"] = Field(
+        "middle", description="middle: the middle frame of equal segments (published rule)."
+    )
+    resize: Literal["bicubic", "bicubic-antialias"] = Field(
+        "bicubic-antialias",
+        description="bicubic: as the published models were evaluated; -antialias: as current torchvision.",
+    )
+    decoder: Literal["auto", "decord", "pyav"] = Field(
+        "auto",
+        description="auto: decord for files with a clean packet table, PyAV for all others and after decord fails.",
+    )
+    shard_clips: int = Field(512, ge=1, description="Clips in one frame shard (one Parquet file).")
+    workers: int = _speed_only(0, "Decoder processes; 0: one a core.", ge=0)
+    deadline_s: float = _speed_only(20.0, "Seconds a file may take before its decoder is killed.", gt=0)
+
+
+class ModelConfig(Branch):
+    """Which model size; the numbers are in ivcore/models/sizes."""
+
+    size: str = Field("tiny", description="A file of ivcore/models/sizes: tiny, S14, B14, L14, 1B, 6B.")
+    s2_vocab: int = Field(1000, ge=32, description="Largest vocabulary trained for s2's text encoder (tiny size only).")
+    clip_vocab: int = Field(
+        2000, ge=32, description="Largest vocabulary trained for clip's text tower (tiny size only)."
+    )
+    s2_text_len: int = Field(32, ge=4, description="Tokens of a caption that s2 reads, [CLS] included.")
+    clip_text_len: int = Field(160, ge=4, description="Tokens of a caption that clip reads, begin and end included.")
+
+
+class Phase(Branch):
+    """A stretch of training with one set of losses, one kind of batch and one list of trained parameters.
+
+    Every phase ends in a checkpoint artifact of its own, so runs that begin alike share their beginning.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the phase; --set reaches it as phases.NAME.")
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    trainable: Literal["all", "clip", "clip_text", "clip_trunk", "fusion", "vtc_head"] = Field(
+        "all", description="Policy of ivcore/models/freeze.py: which parameters train; the rest is frozen and verified."
+    )
+    lr_scale: float = Field(1.0, gt=0, description="Multiplies the stage's learning rate.")
+    warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
+    decay_from: float = Field(0.5, ge=0, le=1, description="Share of the steps after which the learning rate falls.")
+    end_lr_factor: float = Field(
+        0.05, ge=0, le=1, description="Learning rate at the last step, as a share of the peak."
+    )
+    batches: Literal["random", "families", "neighbours"] = Field(
+        "random",
+        description="random clips; families: a scene with its swaps; neighbours: clips the model confuses.",
+    )
+    group_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the batches that are grouped; the rest is random."
+    )
+    vtc: float = Field(1.0, ge=0, description="Weight of the contrastive loss.")
+    vtc_negatives: Literal["all", "other_scenes"] = Field(
+        "all",
+        description="other_scenes leaves clips of the same family (the binding swaps) out of the contrastive softmax.",
+    )
+    vtm: float = Field(0.0, ge=0, description="Weight of the matching loss (s2).")
+    mlm: float = Field(0.0, ge=0, description="Weight of the masked-language loss (s2).")
+    loss_every: int = Field(1, ge=1, description="Matching and masked-language losses are taken every this many steps.")
+    token_drop: float = Field(
+        0.0, ge=0, lt=1, description="Share of the video tokens dropped before the trunk (published s2: 0.8)."
+    )
+    languages: tuple[Language, ...] = Field(("en",), min_length=1, description="Caption languages, one drawn a batch.")
+    long_share: float = Field(0.0, ge=0, le=1, description="Share of the batches that read long captions.")
+
+
+class StageConfig(Branch):
+    """Optimiser and phases of one stage."""
+
+    lr: float = Field(1.5e-3, gt=0, description="Peak learning rate of AdamW.")
+    batch_size: int = Field(64, ge=2, description="Clips in a batch.")
+    weight_decay: float = Field(
+        0.02, ge=0, description="Weight decay; norms, biases, positions and temperature have none."
+    )
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's betas (published: 0.9, 0.98).")
+    grad_clip: float = Field(1.0, ge=0, description="Largest global gradient norm; 0: none.")
+    phases: tuple[Phase, ...] = Field(min_length=1, description="What is trained, in order.")
+
+
+class TrainConfig(Branch):
+    """Both training stages."""
+
+    seed: int = Field(0, ge=0, description="Seed of weights, batches, masks and negatives.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Arithmetic of the towers (losses are float32)."
+    )
+    threads: int = Field(
+        2, ge=1, description="CPU threads; a part of the recipe, since sums depend on it in the last bit."
+    )
+    s2: StageConfig = Field(
+        StageConfig(phases=(Phase(name="pretrain", steps=450, vtm=1.0, mlm=1.0),)), description="s2: VTC + VTM + MLM."
+    )
+    clip: StageConfig = Field(
+        StageConfig(phases=(Phase(name="pooler", steps=200, trainable="clip"),)),
+        description="clip: contrastive loss on the frozen s2 trunk.",
+    )
+
+
+class FeaturesConfig(Branch):
+    """How the trunk's tokens are kept."""
+
+    dtype: Literal["float16", "float32"] = Field("float16", description="Type that token features are stored in.")
+    batch_size: int = _speed_only(64, "Clips encoded at once.", ge=1)
+
+
+class EvalConfig(Branch):
+    """What is scored and how sure the answer has to be."""
+
+    split: Literal["train", "val", "test"] = Field("test", description="Split that is scored.")
+    k: int = Field(16, ge=1, description="Candidates that s2's matching head re-scores for each query.")
+    languages: tuple[Language, ...] = Field(("en", "zh", "es"), min_length=1, description="Languages of the queries.")
+    text_classes: tuple[TextClass, ...] = Field(("short", "long"), min_length=1, description="Caption lengths scored.")
+    bootstrap: int = Field(
+        2000, ge=100, description="Bootstrap samples behind each interval, drawn by family of clips."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the example queries.")
+    latency_queries: int = Field(60, ge=10, description="Queries timed one by one for p50 and p95.")
+    examples: int = Field(6, ge=0, description="Example queries shown with frames in the report.")
+
+
+class Arm(Branch):
+    """A named set of overrides: arms of a run differ in these and in nothing else."""
+
+    name: str = Field("main", pattern=r"^[a-z][a-z0-9_]*$", description="Name of the arm, as in the report.")
+    set: dict[str, Json] = Field({}, description="Dotted config names and their values, as after --set.")
+
+
+class RunConfig(Branch):
+    """A run: everything that decides the result. `run` names the file whose values hold where this one says nothing."""
+
+    run: str = Field("", description="A named run of ivcore/runs (demo, shapes) that fills what is not set here.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Each seed is a whole run: data, weights, batches.")
+    arms: tuple[Arm, ...] = Field((Arm(),), min_length=1, description="Variants run side by side.")
+    data: DataConfig = Field(DataConfig(), description="Videos and captions.")
+    frames: FramesConfig = Field(FramesConfig(), description="Frames taken from the videos.")
+    model: ModelConfig = Field(ModelConfig(), description="Model size.")
+    train: TrainConfig = Field(TrainConfig(), description="s2 pretraining and clip fine-tuning.")
+    features: FeaturesConfig = Field(FeaturesConfig(), description="Token features of the frozen trunk.")
+    eval: EvalConfig = Field(EvalConfig(), description="Scoring and statistics.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_named_run(cls, values: Any) -> Any:
+        """Read the named run under the values given, so `{"run": "demo"}` is a whole config."""
+        if isinstance(values, dict) and values.get("run"):
+            return merge(read_toml(named_run(values["run"])), values)
+        return values
+
+
+def named_run(name: str) -> Path:
+    """Path of a named run; UserError listing the known ones."""
+    path = RUNS / f"{name}.toml"
+    if not path.is_file():
+        raise UserError(f"no run is named {name!r}; known: {', '.join(sorted(p.stem for p in RUNS.glob('*.toml')))}")
+    return path
+
+
+def read_toml(path: Path) -> dict[str, Json]:
+    """A TOML file as a dict; UserError naming file and line when it does not parse."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no config file at {path}; give a path or a named run") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is not TOML: {e}") from None
+
+
+def merge(base: dict[str, Json], over: dict[str, Json]) -> dict[str, Json]:
+    """`over` on top of `base`, table by table; a list replaces a list."""
+    out = dict(base)
+    for name, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(name), dict)
+        out[name] = merge(out[name], value) if both else value
+    return out
+
+
+def override(values: dict[str, Json], name: str, value: Json) -> dict[str, Json]:
+    """A copy of `values` with the dotted `name` set; an item of a list is reached by its own `name` or its index."""
+    head, _, rest = name.partition(".")
+    if not rest:
+        return {**values, head: value}
+    inner = values.get(head, {})
+    if isinstance(inner, (list, tuple)):
+        item, _, rest = rest.partition(".")
+        spots = [i for i, x in enumerate(inner) if item == str(i) or (isinstance(x, dict) and x.get("name") == item)]
+        if not spots or not rest:
+            raise UserError(f"{head} has no item {item!r} to set {rest or 'a field'} of")
+        return {**values, head: [override(x, rest, value) if i == spots[0] else x for i, x in enumerate(inner)]}
+    if not isinstance(inner, dict):
+        raise UserError(f"{head} is a value, not a table: it has no {rest}")
+    return {**values, head: override(inner, rest, value)}
+
+
+def parse(values: dict[str, Json], source: str = "config") -> RunConfig:
+    """A checked RunConfig, or a UserError that names each field, its value and what is wrong."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as e:
+        lines = []
+        for error in e.errors():
+            spot = ".".join(str(p) for p in error["loc"]) or source
+            what = "no such field" if error["type"] == "extra_forbidden" else error["msg"]
+            lines.append(f"{spot} = {error['input']!r:.60}: {what}")
+        raise UserError(f"{source}: " + "; ".join(lines)) from None
+
+
+def load(source: str, sets: Iterable[str] = ()) -> RunConfig:
+    """The run named or at the path `source`, with `a.b=value` overrides (TOML values; a bare word is a string)."""
+    values = read_toml(Path(source)) if source.endswith(".toml") or "/" in source else {"run": source}
+    values = parse(values, source).model_dump(mode="json")  # whole, so that an override can reach into its lists
+    for item in sets:
+        name, eq, text = item.partition("=")
+        if not eq:
+            raise UserError(f"--set {item!r} has no '='; write --set train.clip.lr=1e-4")
+        values = override(values, name.strip(), _value(text))
+    return parse(values, source)
+
+
+def _value(text: str) -> Json:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def variants(config: RunConfig) -> list[tuple[str, int, RunConfig]]:
+    """One (arm, seed, config) for each arm and seed; in the config seed and overrides are already applied."""
+    out = []
+    for arm in config.arms:
+        for seed in config.seeds:
+            values = config.model_dump(mode="json", exclude={"run"})
+            values = {**values, "seeds": [seed], "arms": [{"name": arm.name}]}
+            for name, value in {"data.synthetic.seed": seed, "train.seed": seed, **arm.set}.items():
+                values = override(values, name, value)
+            out.append((arm.name, seed, parse(values, f"arm {arm.name}")))
+    return out
+
+
+def flatten(values: dict[str, Json], prefix: str = "") -> dict[str, Json]:
+    """Dotted names to plain values, e.g. {"train.clip.lr": 0.0015}; items of named lists go by their name."""
+    out: dict[str, Json] = {}
+    for name, value in values.items():
+        if isinstance(value, (list, tuple)) and value and all(isinstance(x, dict) and "name" in x for x in value):
+            value = {x["name"]: {k: v for k, v in x.items() if k != "name"} for x in value}
+        if isinstance(value, dict):
+            out.update(flatten(value, f"{prefix}{name}."))
+        else:
+            out[f"{prefix}{name}"] = json.dumps(value) if isinstance(value, (list, tuple)) else value
+    return out

@@ -1,0 +1,178 @@
+"""Every Parquet table: columns, types, what they mean. Readers refuse another version.
+
+The schema's name and version travel inside each file; docs/data.md is made from this module.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ivcore.errors import WorkError
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; `nullable` is checked by us, since Arrow lets nulls into columns declared without."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of table."""
+
+    name: str
+    version: int
+    doc: str
+    columns: tuple[Column, ...]
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, with name and version as metadata."""
+        meta = {"iv.table": self.name, "iv.version": str(self.version)}
+        fields = [pa.field(c.name, c.type, c.nullable, {"doc": c.doc}) for c in self.columns]
+        return pa.schema(fields, metadata=meta)
+
+
+MANIFEST = Table(
+    "manifest",
+    1,
+    "One row a clip: a video file, or a stretch of one.",
+    (
+        Column("clip_id", pa.string(), "unique within the data set; stable between runs"),
+        Column("path", pa.string(), "path of the file below the data root"),
+        Column("sha256", pa.string(), "sha256 of the file's bytes, hex"),
+        Column("bytes", pa.int64(), "size of the file"),
+        Column("start_s", pa.float64(), "where the clip begins in the file, seconds; null: at its beginning", True),
+        Column("end_s", pa.float64(), "where it ends, seconds; null: at its end", True),
+        Column("split", pa.string(), "train, val or test"),
+        Column("family", pa.string(), "clips of one family are near-twins (a scene and its swaps); else the clip_id"),
+        Column("duration_s", pa.float64(), "as probed, seconds; null where the file does not say", True),
+        Column("width", pa.int32(), "as probed, pixels", True),
+        Column("height", pa.int32(), "as probed, pixels", True),
+        Column("fps", pa.float64(), "as probed, average frames a second", True),
+        Column("codec", pa.string(), "as probed", True),
+        Column("error", pa.string(), "why the file cannot be used; null when it can", True),
+    ),
+)
+CAPTIONS = Table(
+    "captions",
+    1,
+    "One row a caption.",
+    (
+        Column("caption_id", pa.string(), "unique within the data set"),
+        Column("clip_id", pa.string(), "the clip it describes"),
+        Column("language", pa.string(), "en, zh, es"),
+        Column("text_class", pa.string(), "short, or long (more than 32 tokens)"),
+        Column("caption", pa.string(), "the text as given"),
+    ),
+)
+FRAME_SHARD = Table(
+    "frame_shard",
+    1,
+    "One row a clip that could be decoded; the frames lie back to back.",
+    (
+        Column("clip_id", pa.string(), "the clip"),
+        Column("frames", pa.large_binary(), "uint8 [T, H, W, 3], C order"),
+    ),
+)
+FRAMES = Table(
+    "index",
+    1,
+    "One row a clip of the manifest, decoded or not.",
+    (
+        Column("clip_id", pa.string(), "the clip"),
+        Column("shard", pa.string(), "artifact (KIND/KEY) of the shard; null when not decoded", True),
+        Column("row", pa.int32(), "row in the shard", True),
+        Column("frame_index", pa.list_(pa.int32()), "frame numbers taken", True),
+        Column("pts_s", pa.list_(pa.float64()), "their presentation times, seconds", True),
+        Column("num_frames", pa.int32(), "frames the file can present", True),
+        Column("decoder", pa.string(), "decoder and version that gave the frames", True),
+        Column("error", pa.string(), "reason: unreadable, no_video_stream, truncated, timeout, crashed, ...", True),
+        Column("detail", pa.string(), "the decoder's own words", True),
+    ),
+)
+SCORES = Table(
+    "scores",
+    1,
+    "For each query the top k candidates and every true one.",
+    (
+        Column("query_id", pa.string(), "caption_id (t2v) or clip_id (v2t)"),
+        Column("candidate_id", pa.string(), "clip_id (t2v) or caption_id (v2t)"),
+        Column("model", pa.string(), "s2 or clip"),
+        Column("head", pa.string(), "sim or match"),
+        Column("direction", pa.string(), "t2v or v2t"),
+        Column("language", pa.string(), "of the captions"),
+        Column("text_class", pa.string(), "short or long"),
+        Column("rank", pa.int32(), "1 is best; ties go to the candidate that stands first in the manifest"),
+        Column("score", pa.float32(), "cosine (sim) or raw match logit (match)"),
+        Column("relevant", pa.bool_(), "the candidate is a true one"),
+    ),
+)
+CURVES = Table(
+    "curves",
+    1,
+    "Training figures by step.",
+    (
+        Column("phase", pa.string(), "phase of the stage"),
+        Column("step", pa.int32(), "optimiser step, from 1"),
+        Column("name", pa.string(), "loss, loss/vtc, lr, temp, ..."),
+        Column("value", pa.float64(), "its value"),
+    ),
+)
+TABLES = (MANIFEST, CAPTIONS, FRAME_SHARD, FRAMES, SCORES, CURVES)
+
+
+def features(num_tokens: int, width: int, pooled: int, dtype: pa.DataType) -> Table:
+    """The table of token features [num_tokens, width] and pooled features [pooled]; sizes are part of the type."""
+    return Table(
+        "features",
+        1,
+        "One row a clip: what the trunk gives for it.",
+        (
+            Column("clip_id", pa.string(), "the clip"),
+            Column("tokens", pa.list_(dtype, num_tokens * width), f"[{num_tokens}, {width}], C order"),
+            Column("pooled", pa.list_(pa.float32(), pooled), f"[{pooled}], before projection"),
+        ),
+    )
+
+
+def check(table: pa.Table, kind: Table) -> pa.Table:
+    """The table cast to its schema; WorkError naming the column when one is missing or null where it must not be."""
+    missing = [c.name for c in kind.columns if c.name not in table.column_names]
+    if missing:
+        raise WorkError(f"{kind.name} table lacks {', '.join(missing)}")
+    out = table.select([c.name for c in kind.columns]).cast(kind.schema())
+    for c in kind.columns:
+        if not c.nullable and out.column(c.name).null_count:
+            raise WorkError(f"{kind.name}.{c.name} has {out.column(c.name).null_count} nulls; it may have none")
+    return out
+
+
+def write(path: Path, rows: pa.Table | list[dict[str, Any]], kind: Table, **options: Any) -> int:
+    """Write a checked table as Parquet; returns the number of rows."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema=kind.schema())
+    pq.write_table(check(table, kind), path, **{"compression": "zstd", "write_page_checksum": True, **options})
+    return int(table.num_rows)
+
+
+def read(path: Path, kind: Table | str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table, refusing another kind or version of it."""
+    name, version = (kind, None) if isinstance(kind, str) else (kind.name, kind.version)
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    meta = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
+    if meta.get("iv.table") != name or (version is not None and meta.get("iv.version") != str(version)):
+        found = f"{meta.get('iv.table')} version {meta.get('iv.version')}"
+        raise WorkError(f"{path} holds {found}, not {name} version {version}; delete its artifact and run again")
+    return file.read(columns=columns)
+
+
+def rows(path: Path, kind: Table | str) -> Iterator[dict[str, Any]]:
+    """The rows of a table as dicts."""
+    yield from read(path, kind).to_pylist()

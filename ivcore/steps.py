@@ -1,0 +1,193 @@
+"""The seven steps: ingest decode featurize fit_s2 fit_clip score report. Start reading here.
+
+Each function states a step: its branch of the config, the artifacts it reads, and the function of its room that does
+the work. Nothing runs and nothing heavy is imported until `run` finds that the artifact of this recipe is not there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ivcore.config import (
+    DataConfig,
+    EvalConfig,
+    FeaturesConfig,
+    FramesConfig,
+    ModelConfig,
+    Phase,
+    StageConfig,
+    TrainConfig,
+)
+from ivcore.names import module
+from ivcore.store import Artifact, Draft, Store, key
+
+Log = Callable[[Mapping[str, float], int], None]  # figures by name, and the step or count they belong to
+
+# Raise a number when the step's bytes change for the same recipe.
+VERSIONS = {
+    "videos": 1,
+    "manifest": 1,
+    "frame_shard": 1,
+    "frames": 1,
+    "features": 1,
+    "s2": 1,
+    "clip": 1,
+    "scores": 1,
+    "report": 1,
+}
+
+
+def quiet(figures: Mapping[str, float], step: int) -> None:
+    """A `log` that keeps nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step stated, not yet run. `label` tells two steps of one kind apart where people look."""
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    make: Callable[[Draft, Log], None] = field(repr=False, compare=False)
+    label: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key of the artifact this step makes."""
+        return key(self.kind, VERSIONS[self.kind], self.config, {k: v.id for k, v in self.inputs.items()})
+
+
+def run(step: Step, store: Store, log: Log = quiet) -> Artifact:
+    """The step's artifact: found if it is finished, else made."""
+    found = store.find(step.kind, step.key)
+    if found is not None:
+        return found
+    inputs = {name: artifact.id for name, artifact in step.inputs.items()}
+    with store.write(step.kind, step.key, VERSIONS[step.kind], step.config, inputs) as draft:
+        step.make(draft, log)
+    assert draft.artifact is not None
+    return draft.artifact
+
+
+def ingest(store: Store, data: DataConfig) -> Step:
+    """Data set -> manifest and captions, with probed facts and the sha256 of every video."""
+    dataset = module("ivcore.data.datasets", data.dataset)
+
+    def make(draft: Draft, log: Log) -> None:
+        from ivcore.data.ingest import write_manifest
+
+        write_manifest(draft, dataset, store, data, log)
+
+    return Step("ingest", "manifest", dataset.recipe(data), {}, make)
+
+
+def decode(store: Store, data: DataConfig, frames: FramesConfig, manifest: Artifact) -> Step:
+    """Manifest -> frame shards and their index; a clip that cannot be read is a row with an error."""
+
+    def make(draft: Draft, log: Log) -> None:
+        from ivcore.data.decode import decode_manifest
+
+        root = module("ivcore.data.datasets", data.dataset).root(store, data)
+        decode_manifest(draft, store, root, frames, manifest, data.max_failed_share, log)
+
+    return Step("decode", "frames", frames.recipe(), {"manifest": manifest}, make)
+
+
+def fit_s2(
+    store: Store,
+    model: ModelConfig,
+    train: TrainConfig,
+    phase: Phase,
+    manifest: Artifact,
+    inputs: Artifact,
+    init: Artifact | None,
+) -> Step:
+    """One phase of s2: from frames (or from the features of a frozen trunk) and the checkpoint before, to the next."""
+    return _fit("s2", store, model, train, train.s2, phase, manifest, inputs, init)
+
+
+def featurize(store: Store, features: FeaturesConfig, train: TrainConfig, frames: Artifact, encoder: Artifact) -> Step:
+    """Frames -> token and pooled features of a checkpoint's vision tower.
+
+    The recipe names the tower's digest instead of the checkpoint, so checkpoints that share a tower share features.
+    """
+    tower = encoder.record()["facts"]["vision_digest"]
+
+    def make(draft: Draft, log: Log) -> None:
+        from ivcore.train.featurize import write_features
+
+        write_features(draft, store, features, train, frames, encoder, log)
+
+    config = {**features.recipe(), "vision_digest": tower, "dtype_compute": train.dtype, "threads": train.threads}
+    return Step("featurize", "features", config, {"frames": frames}, make)
+
+
+def fit_clip(
+    store: Store,
+    model: ModelConfig,
+    train: TrainConfig,
+    phase: Phase,
+    manifest: Artifact,
+    inputs: Artifact,
+    init: Artifact,
+) -> Step:
+    """One phase of clip: from the features of the frozen trunk and the s2 (or clip) checkpoint before, to the next."""
+    return _fit("clip", store, model, train, train.clip, phase, manifest, inputs, init)
+
+
+def _fit(
+    kind: str,
+    store: Store,
+    model: ModelConfig,
+    train: TrainConfig,
+    stage: StageConfig,
+    phase: Phase,
+    manifest: Artifact,
+    inputs: Artifact,
+    init: Artifact | None,
+) -> Step:
+    """A phase's recipe is the stage's optimiser, the phase itself and what every stage shares: not the other phases."""
+
+    def make(draft: Draft, log: Log) -> None:
+        from ivcore.train.loop import fit
+
+        fit(draft, store, kind, model, train, stage, phase, manifest, inputs, init, log)
+
+    optimiser = {k: v for k, v in stage.recipe().items() if k != "phases"}
+    shared = {"seed": train.seed, "device": train.device, "dtype": train.dtype, "threads": train.threads}
+    config = {"model": model.recipe(), "train": shared, "stage": optimiser, "phase": phase.recipe()}
+    artifacts = {"manifest": manifest, inputs.kind: inputs, **({"init": init} if init else {})}
+    return Step(f"fit_{kind}", kind, config, artifacts, make, label=phase.name)
+
+
+def score(
+    store: Store,
+    evaluation: EvalConfig,
+    train: TrainConfig,
+    manifest: Artifact,
+    features: Artifact,
+    checkpoint: Artifact,
+) -> Step:
+    """Checkpoint and features -> ranks and scores of every head, language, text class and direction."""
+
+    def make(draft: Draft, log: Log) -> None:
+        from ivcore.metrics.score import write_scores
+
+        write_scores(draft, store, evaluation, train, manifest, features, checkpoint, log)
+
+    wanted = ("split", "k", "languages", "text_classes", "latency_queries")
+    config = {k: v for k, v in evaluation.recipe().items() if k in wanted} | {"threads": train.threads}
+    artifacts = {"manifest": manifest, "features": features, "checkpoint": checkpoint}
+    return Step("score", "scores", config, artifacts, make, label=checkpoint.kind)
+
+
+def report(store: Store, evaluation: EvalConfig, scores: Mapping[str, Artifact]) -> Step:
+    """Scores, named ARM.SEED.MODEL (main.0.s2), -> the verdict: tables, intervals, pictures, plain words."""
+
+    def make(draft: Draft, log: Log) -> None:
+        from ivcore.report import write_report
+
+        write_report(draft, store, evaluation, scores, log)
+
+    return Step("report", "report", evaluation.recipe(), dict(scores), make)
