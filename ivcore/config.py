@@ -156,6 +156,11 @@ class Phase(Branch):
     languages: tuple[Language, ...] = Field(("en",), min_length=1, description="Caption languages, one drawn a batch.")
     long_share: float = Field(0.0, ge=0, le=1, description="Share of the batches that read long captions.")
 
+    @property
+    def reads_features(self) -> bool:
+        """The trunk stands still in this phase, so its stored tokens serve as input instead of frames."""
+        return self.trainable in ("clip", "clip_text", "fusion", "vtc_head")
+
 
 class StageConfig(Branch):
     """Optimiser and phases of one stage."""

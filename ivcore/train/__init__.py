@@ -1,0 +1,1 @@
+"""Training: one loop for s2 and clip, phase by phase."""

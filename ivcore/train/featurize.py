@@ -1,0 +1,74 @@
+"""Token and pooled features of a checkpoint's vision tower, one Parquet row a clip."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm import tqdm
+
+from ivcore import schemas
+from ivcore.config import FeaturesConfig, TrainConfig
+from ivcore.data.loader import Frames, normalise
+from ivcore.steps import Log
+from ivcore.store import Artifact, Draft, Store
+from ivcore.train import checkpoint
+
+
+@torch.no_grad()
+def write_features(
+    draft: Draft,
+    store: Store,
+    features: FeaturesConfig,
+    train: TrainConfig,
+    frames: Artifact,
+    encoder: Artifact,
+    log: Log,
+) -> None:
+    """Encode every decoded clip and write features.parquet, a row group a batch; memory holds one batch."""
+    torch.set_num_threads(train.threads)
+    device = checkpoint.device(train.device)
+    model, _ = checkpoint.load(encoder.path)
+    model.to(device)
+    source = Frames(store, frames)
+    writer: pq.ParquetWriter | None = None
+    kind: schemas.Table | None = None
+    rows = range(len(source.clip_ids))
+    try:
+        for start in tqdm(rows[:: features.batch_size], desc="featurize", unit="batch", disable=None):
+            part = list(rows[start : start + features.batch_size])
+            video = normalise(source.batch(part).to(device))
+            with torch.autocast(device.type, getattr(torch, train.dtype), enabled=train.dtype != "float32"):
+                tokens = model.encode_tokens(video)  # [B, 1+N, C]
+                pooled = model.vision_encoder.pool(tokens)  # [B, P]
+            flat = tokens.float().cpu().numpy().astype(features.dtype)  # [B, 1+N, C]
+            if kind is None:
+                _, num_tokens, width = flat.shape
+                kind = schemas.features(num_tokens, width, pooled.shape[1], pa.from_numpy_dtype(flat.dtype))
+                draft.facts.update(num_tokens=num_tokens, width=width, pooled=pooled.shape[1])
+                writer = pq.ParquetWriter(
+                    draft.path / "features.parquet",
+                    kind.schema(),
+                    compression="none",
+                    use_dictionary=False,
+                    write_page_checksum=True,
+                )
+            table = pa.table(
+                [
+                    pa.array([source.clip_ids[r] for r in part]),
+                    _lists(flat.reshape(len(part), -1)),
+                    _lists(pooled.float().cpu().numpy()),
+                ],
+                names=["clip_id", "tokens", "pooled"],
+            )
+            assert writer is not None
+            writer.write_table(schemas.check(table, kind))
+            log({"clips": start + len(part)}, start + len(part))
+    finally:
+        if writer is not None:
+            writer.close()
+    draft.count(ok=len(rows))
+
+
+def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:
+    """float [B, D] -> one fixed-size list a row."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1])
