@@ -35,11 +35,16 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 docs: $(STAMP)
-	$(BIN)/python -m ivcore.data_docs > docs/data.md && echo "docs: $$(wc -l < docs/data.md) lines in docs/data.md"
+	$(BIN)/python -m ivcore.schemas > docs/data.md && echo "docs: $$(wc -l < docs/data.md) lines in docs/data.md"
 
 chaos: $(STAMP)
 	$(BIN)/pytest -m chaos
 
-# Solve anew what pyproject.toml asks for and write every exact version down.
+# Solve anew what pyproject.toml asks for, in an environment of its own, and write every exact version down.
 lock:
-	sh scripts/lock.sh
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet --upgrade pip
+	.venv-lock/bin/pip install --quiet torch==2.13.0 --group dev --editable .
+	.venv-lock/bin/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+	@echo "lock: $$(wc -l < requirements.lock) packages"

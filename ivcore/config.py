@@ -172,7 +172,7 @@ class StageConfig(Branch):
     )
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's betas (published: 0.9, 0.98).")
     grad_clip: float = Field(1.0, ge=0, description="Largest global gradient norm; 0: none.")
-    phases: tuple[Phase, ...] = Field(min_length=1, description="What is trained, in order.")
+    phases: tuple[Phase, ...] = Field(description="What is trained, in order; none: the stage is left out (clip only).")
 
 
 class TrainConfig(Branch):

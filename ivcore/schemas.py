@@ -176,3 +176,29 @@ def read(path: Path, kind: Table | str, columns: list[str] | None = None) -> pa.
 def rows(path: Path, kind: Table | str) -> Iterator[dict[str, Any]]:
     """The rows of a table as dicts."""
     yield from read(path, kind).to_pylist()
+
+
+def markdown() -> str:
+    """Every table as a page: docs/data.md is this text."""
+    lines = [
+        "# Tables",
+        "",
+        "Made from `ivcore/schemas.py` by `make docs`. Name and version travel inside each file.",
+        "",
+    ]
+    for table in (*TABLES, features(65, 96, 128, pa.float16())):
+        lines += [
+            f"## {table.name}, version {table.version}",
+            "",
+            table.doc,
+            "",
+            "| column | type | meaning |",
+            "| --- | --- | --- |",
+        ]
+        lines += [f"| {c.name} | {c.type}{', may be null' if c.nullable else ''} | {c.doc} |" for c in table.columns]
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())
