@@ -1,6 +1,7 @@
 """Batches: the same seed gives the same ones, families stay whole, neighbours are those of the model."""
 
 import torch
+
 from ivcore.config import Phase
 from ivcore.train.batches import Batches, nearest
 
