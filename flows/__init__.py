@@ -1,0 +1,1 @@
+"""What follows what. Nothing is imported here, so that `iv --help` stays quick."""

@@ -1,0 +1,273 @@
+"""The console script `iv`. Each command parses, calls one function and prints one result; heavy imports are inside."""
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ivcore.errors import UserError, WorkError
+
+HOME_HELP = "Workspace folder; else IV_HOME, else ./workspace."
+
+
+class Example(click.Command):
+    """A command that shows an example below its help."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, epilog=f"Example:  {example}", **kwargs)
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--home, --json and --debug, as every command has them."""
+    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
+    command = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")(command)
+    return click.option("--home", type=click.Path(file_okay=False), help=HOME_HELP)(command)
+
+
+def configured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--set and --seeds."""
+    command = click.option("--seeds", help="Seeds to run, e.g. 0,1,2; each is a whole run.")(command)
+    return click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set one value of the config.")(
+        command
+    )
+
+
+@contextlib.contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Turn an error into one line and its exit status: 2 the caller's mistake, 1 work that failed."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except KeyboardInterrupt:
+        click.echo("iv: stopped; run it again and it goes on from the steps that are done", err=True)
+        sys.exit(130)
+    except Exception as e:
+        if debug:
+            raise
+        click.echo(f"iv: {one_line(e)}", err=True)
+        sys.exit(2 if isinstance(e, UserError) else 1)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in a line."""
+    if isinstance(error, (UserError, WorkError)):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}; make room or give --home another folder"
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def show_progress() -> None:
+    """Our own progress to stderr, and no tracebacks from Prefect: the error comes once, as our line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    ours = logging.getLogger("iv")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+
+
+def quiet_prefect() -> None:
+    """Keep Prefect's account of a failed run off the terminal; the dashboard still has it."""
+    import prefect.logging.configuration
+
+    prefect.logging.configuration.setup_logging()
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.addFilter(lambda record: record.levelno < logging.ERROR)
+
+
+def load(config: str, sets: tuple[str, ...], seeds: str | None) -> Any:
+    """The checked config of a command line."""
+    from ivcore.config import load
+
+    if seeds is not None:
+        if not all(s.strip().isdigit() for s in seeds.split(",")):
+            raise UserError(f"--seeds {seeds!r} is no list of whole numbers; write --seeds 0,1,2")
+        sets = (*sets, f"seeds=[{seeds}]")
+    return load(config, sets)
+
+
+def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str, Any]:
+    """Run the whole flow, or up to a step, and give what a command prints."""
+    from tasks import runtime
+
+    show_progress()
+    place = runtime.prepare(home)  # before Prefect is imported
+    quiet_prefect()
+    if step is None:
+        from flows.everything import everything
+
+        stages = everything(config, str(place))
+    else:
+        from flows.single import single
+
+        stages = single(config, step, str(place))
+    return {"home": str(place), "stages": stages}
+
+
+def verdict(out: dict[str, Any], as_json: bool) -> None:
+    """Print where the report is and what it says."""
+    home = Path(out["home"])
+    folder = home / "reports" / "latest"
+    found = json.loads((folder / "report.json").read_text())
+    out |= {"report_json": str(folder / "report.json"), "report_html": str(folder / "report.html")}
+    if as_json:
+        return emit({**out, "report": found})
+    from ivcore.report import terminal
+
+    click.echo(terminal(found))
+    click.echo(f"\nreport   {folder / 'report.html'}")
+    click.echo(f'tables   iv sql --home {home} "select * from records"')
+    click.echo(f"MLflow   mlflow server --backend-store-uri sqlite:///{home}/mlflow/mlflow.db --port 5000")
+    click.echo(f"Prefect  PREFECT_HOME={home}/prefect prefect server start --port 4200")
+
+
+def emit(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    click.echo(json.dumps(value, default=str))
+
+
+def summary(out: dict[str, Any], as_json: bool) -> None:
+    """Print the stages of a run, one line each."""
+    if as_json:
+        return emit(out)
+    for s in out["stages"]:
+        name, how = f"{s['step']}{':' + s['label'] if s['label'] else ''}", "found" if s["cached"] else "made"
+        click.echo(
+            f"{name:<24} {s['arm']}.{s['seed']:<4} {how:<6} {s['rows_ok']:>8} rows {s['wall_s']:>9.1f} s  {s['key']}"
+        )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ivflow", message="%(version)s")
+def main() -> None:
+    """Video-text retrieval with InternVideo2: from raw videos to an honest verdict between s2 and clip."""
+
+
+@main.command(cls=Example, example="iv demo --seed 0")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the whole demo.")
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set one value of the config.")
+@common
+def demo(seed: int, sets: tuple[str, ...], home: str | None, as_json: bool, debug: bool) -> None:
+    """Make synthetic videos, run the whole flow on them and print the verdict."""
+    with reported(debug):
+        verdict(run_flow(load("demo", sets, str(seed)), home), as_json)
+
+
+@main.command(cls=Example, example="iv run my.toml --set train.clip.lr=1e-4 --seeds 0,1,2")
+@click.argument("config")
+@configured
+@common
+def run(config: str, sets: tuple[str, ...], seeds: str | None, home: str | None, as_json: bool, debug: bool) -> None:
+    """Run the whole flow of CONFIG: a TOML file or the name of a run."""
+    with reported(debug):
+        verdict(run_flow(load(config, sets, seeds), home), as_json)
+
+
+def _step_command(step: str, says: str) -> None:
+    name = step.replace("_", "-")
+
+    @main.command(name, cls=Example, example=f"iv {name} demo --home workspace", help=says)
+    @click.argument("config")
+    @configured
+    @common
+    def command(
+        config: str, sets: tuple[str, ...], seeds: str | None, home: str | None, as_json: bool, debug: bool
+    ) -> None:
+        with reported(debug):
+            checked = load(config, sets, seeds)
+            if step == "report":
+                verdict(run_flow(checked, home), as_json)
+            else:
+                summary(run_flow(checked, home, step), as_json)
+
+
+EARLIER = "Earlier steps are found or made."
+_step_command("ingest", "Data set of CONFIG -> manifest and captions.")
+_step_command("decode", f"Manifest -> frames. {EARLIER}")
+_step_command("fit_s2", f"Frames -> s2, phase by phase. {EARLIER}")
+_step_command("featurize", f"Frames -> features of the s2 trunk just trained. {EARLIER}")
+_step_command("fit_clip", f"Features -> clip, phase by phase. {EARLIER}")
+_step_command("score", f"Checkpoints and features -> scores. {EARLIER}")
+_step_command("report", f"Scores -> the report. {EARLIER}")
+
+
+@main.command(cls=Example, example='iv sql "select kind, count(*) from records group by kind"')
+@click.argument("statement")
+@common
+def sql(statement: str, home: str | None, as_json: bool, debug: bool) -> None:
+    """Ask the tables: records, manifest, captions, frames, features, curves, scores, stages, rows, paired."""
+    with reported(debug):
+        from ivcore.catalog import query
+        from tasks.runtime import default_home
+
+        columns, rows = query(Path(home) if home else default_home(), statement)
+        if as_json:
+            return emit({"columns": columns, "rows": [list(row) for row in rows]})
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join("" if value is None else str(value) for value in row))
+
+
+@main.command(cls=Example, example="iv doctor --home workspace")
+@common
+def doctor(home: str | None, as_json: bool, debug: bool) -> None:
+    """Say what this machine has, what is missing, and the cure."""
+    with reported(debug):
+        from tasks.doctor import examine
+
+        found = examine(home)
+        if as_json:
+            emit({"ok": all(c["ok"] for c in found), "checks": found})
+        for check in [] if as_json else found:
+            cure = f"  -> {check['cure']}" if not check["ok"] else ""
+            click.echo(f"{'ok ' if check['ok'] else 'BAD'}  {check['name']:<12} {check['value']}{cure}")
+        if not all(c["ok"] for c in found):
+            sys.exit(1)
+
+
+@main.command(cls=Example, example="iv parity recordings --tolerance 1e-4")
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option("--tolerance", type=float, help="Largest relative error allowed; else each case's own bound.")
+@common
+def parity(folder: str, tolerance: float | None, home: str | None, as_json: bool, debug: bool) -> None:
+    """Run the models against numbers recorded from upstream's own code, found in FOLDER."""
+    with reported(debug):
+        from ivcore.models.parity import run_cases
+
+        results = run_cases(Path(folder))
+        cases = [
+            {
+                "case": f"{r.topic}/{r.case}",
+                "max_abs": r.max_abs,
+                "max_rel": r.max_rel,
+                "ok": bool(r.ok and (tolerance is None or r.max_rel <= tolerance)),
+                "note": r.note,
+            }
+            for r in results
+        ]
+        good = sum(c["ok"] for c in cases)
+        if as_json:
+            emit({"ok": good == len(cases), "cases": cases})
+        else:
+            for c in cases:
+                mark = "ok " if c["ok"] else "BAD"
+                click.echo(
+                    f"{mark}  {c['case']:<60} abs {c['max_abs']:.2e}  rel {c['max_rel']:.2e}  {c['note']}".rstrip()
+                )
+            click.echo(f"{good} of {len(cases)} cases agree")
+        if good < len(cases):
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""One step of a run, and the steps before it where they are not there yet: the commands `iv ingest` to `iv score`."""
+
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows.evaluate import make_scores
+from flows.prepare import make_frames, make_manifest
+from flows.train import Trained, make_clip, make_features, make_s2
+from ivcore.config import RunConfig
+from tasks.pipeline import Variant, pipeline
+
+StepName = Literal["ingest", "decode", "fit_s2", "featurize", "fit_clip", "score"]
+
+
+def up_to(variant: Variant, last: str) -> None:
+    """The chain of one variant until the step `last` is done."""
+    manifest = make_manifest(variant)
+    if last == "ingest":
+        return
+    frames = make_frames(variant, manifest)
+    if last == "decode":
+        return
+    s2 = make_s2(variant, manifest, frames)
+    if last == "fit_s2":
+        return
+    features = make_features(variant, frames, s2)
+    if last == "featurize":
+        return
+    clip = make_clip(variant, manifest, frames, features, s2)
+    if last == "score":
+        make_scores(variant, Trained(manifest, features, s2, clip))
+
+
+@flow(name="single", persist_result=False)
+def single(config: RunConfig, step: StepName, home: str | None = None) -> list[dict[str, Any]]:
+    """Run the pipeline up to a step; earlier steps are found or made.
+
+    Args:
+        config: The run, e.g. {"run": "demo"}; what is not set comes from that named run.
+        step: The last step to run.
+        home: Workspace folder. Empty: IV_HOME, else ./workspace.
+    """
+    with pipeline(config, home) as run:
+        for variant in run.variants():
+            up_to(variant, step)
+        return run.stages

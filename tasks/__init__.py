@@ -1,0 +1,1 @@
+"""How a step is run: as a Prefect task, tracked by MLflow."""

@@ -1,0 +1,50 @@
+"""Tasks that judge: score, report, publish."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from ivcore import steps
+from ivcore.config import EvalConfig, TrainConfig
+from tasks.step import Reference, Where, execute, step_task
+
+
+@step_task("score")
+def score(
+    where: Where,
+    evaluation: EvalConfig,
+    train: TrainConfig,
+    manifest: Reference,
+    features: Reference,
+    checkpoint: Reference,
+) -> State[Any]:
+    """Checkpoint and features -> scores."""
+    manifest_, features_, checkpoint_ = (where.open(x) for x in (manifest, features, checkpoint))
+    return execute(where, steps.score(where.store, evaluation, train, manifest_, features_, checkpoint_))
+
+
+@step_task("report")
+def report(where: Where, evaluation: EvalConfig, scores: Mapping[str, Reference]) -> State[Any]:
+    """Scores of every variant -> the verdict."""
+    return execute(where, steps.report(where.store, evaluation, {n: where.open(r) for n, r in scores.items()}))
+
+
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
+def publish(where: Where, report: Reference, stages: list[dict[str, Any]]) -> str:
+    """Put the report, with what each stage took, into reports/latest; returns that folder."""
+    from ivcore.report import publish
+
+    publish(where.store, where.open(report), stages)
+    return str(Path(where.home) / "reports" / "latest")
+
+
+@task(name="catalog", cache_policy=NO_CACHE, persist_result=False)
+def catalog(where: Where) -> str:
+    """Rebuild the workspace's catalog; returns its path."""
+    from ivcore.catalog import build
+
+    return str(build(Path(where.home)))

@@ -1,0 +1,70 @@
+"""A flow's view of its run: workspace, tracked pipeline run, and the stages so far."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import runtime as prefect_runtime
+
+from ivcore.config import RunConfig, variants
+from tasks import runtime, tracking
+from tasks.step import Reference, Where, prefect_context
+
+
+@dataclass
+class Variant:
+    """One arm and seed of a run, with its own config."""
+
+    pipeline: "Pipeline"
+    arm: str
+    seed: int
+    config: RunConfig
+
+    def do(self, task: Any, *arguments: Any) -> Any:
+        """Run a step's task here and now; its reference comes back and its row joins the stages."""
+        where = Where(str(self.pipeline.home), self.pipeline.parent, self.arm, self.seed)
+        # In this thread: training wants signals and threads as they are. A state, since a found step returns one.
+        result = task(where, *arguments, return_state=True).result()
+        if isinstance(result, dict) and "stage" in result:
+            self.pipeline.stages.append(result["stage"])
+        return result
+
+
+@dataclass
+class Pipeline:
+    """What the steps of one flow run share."""
+
+    home: Path
+    config: RunConfig
+    parent: str | None
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    def variants(self) -> list[Variant]:
+        """Every arm and seed."""
+        return [Variant(self, arm, seed, config) for arm, seed, config in variants(self.config)]
+
+    def over_all(self) -> Variant:
+        """For steps that read every variant: the report."""
+        return Variant(self, "all", self.config.seeds[0], self.config)
+
+
+@contextlib.contextmanager
+def pipeline(config: RunConfig, home: str | None) -> Iterator[Pipeline]:
+    """Open the workspace and the tracked run of this flow run; the run is closed as it ended."""
+    place = runtime.prepare(home)
+    name = prefect_runtime.flow_run.name or config.run or "run"
+    values = config.model_dump(mode="json")
+    parent = tracking.open_parent(place, f"{config.run or 'run'} {name}", values, prefect_context())
+    error: BaseException | None = None
+    try:
+        yield Pipeline(place, config, parent)
+    except BaseException as e:
+        error = e
+        raise
+    finally:
+        tracking.close_parent(parent, error)
+
+
+__all__ = ["Pipeline", "Reference", "Variant", "pipeline"]

@@ -1,0 +1,78 @@
+"""Where Prefect and MLflow keep their things, and what they must not do. Imports neither, so it can run before them.
+
+Prefect fixes its home and server settings when it is imported: `prepare` comes first.
+"""
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ivcore.errors import WorkError
+
+# Quiet and offline. A value the user has set stays.
+QUIET = {
+    "DO_NOT_TRACK": "true",  # MLflow takes only the word true
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # the new dashboard asks an analytics host even with analytics off
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # three runs at once need more than the usual 20
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # else two lines on stdout, and --json is broken
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+TRACKING = "MLFLOW_TRACKING_URI"
+_ours: str | None = None  # the tracking address we set ourselves, to tell it from the user's
+
+
+def default_home() -> Path:
+    """IV_HOME, else ./workspace."""
+    return Path(os.environ.get("IV_HOME") or "workspace")
+
+
+def prepare(home: Path | str | None = None) -> Path:
+    """Make the workspace's folders, point Prefect and MLflow into it, and return it as an absolute path."""
+    global _ours
+    home = Path(home or default_home()).absolute()
+    try:
+        for name in ("artifacts", "mlflow", "prefect", "reports", "cache"):
+            (home / name).mkdir(parents=True, exist_ok=True)  # Prefect makes its own without parents
+    except FileExistsError:
+        raise WorkError(f"workspace {home} is in the way of a file; give --home another folder") from None
+    except OSError as e:
+        raise WorkError(f"workspace {home} cannot be made ({e.strerror}); give --home a folder you may write") from None
+    if not os.access(home, os.W_OK):
+        raise WorkError(f"workspace {home} cannot be written; give --home a folder you may write")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MPLCONFIGDIR", str(home / "cache" / "matplotlib"))
+    if "prefect" not in sys.modules:  # in a worker Prefect is there already, with the worker's own home
+        os.environ["PREFECT_HOME"] = str(home / "prefect")
+    if os.environ.get(TRACKING) in (None, "", _ours):
+        _ours = f"sqlite:///{home}/mlflow/mlflow.db"
+        os.environ[TRACKING] = _ours
+    return home
+
+
+def tracking_uri() -> str:
+    """MLflow's address: the user's, else the workspace's own database (after `prepare`)."""
+    return os.environ[TRACKING]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file lock between processes; the kernel lets go of it when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,261 @@
+"""The MLflow side of a run: one parent run a flow, one child run a step that was really made, links both ways by tags.
+
+The only file that imports mlflow, and only inside functions: the address has to be set first. Run ids are handed on as
+values, since MLflow's "active run" is per thread. A tracking failure is a warning, never the end of finished work.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ivcore.config import flatten
+from ivcore.errors import WorkError
+from ivcore.steps import Step
+from ivcore.store import Artifact
+from tasks import runtime
+
+EXPERIMENT = "ivflow"
+FLUSH_S = 1.0
+BATCH = 900  # MLflow takes 1000 figures a call
+log = logging.getLogger("iv.tracking")
+
+
+@functools.cache
+def client(uri: str) -> Any:
+    """The MLflow client of an address."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    mlflow.set_tracking_uri(uri)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+@functools.cache
+def experiment(home: Path, uri: str) -> str:
+    """Id of our experiment; the store is made once, under a lock: several processes on a fresh one break each other."""
+    with runtime.locked(home / "mlflow" / ".lock"):
+        try:
+            mlflow = client(uri)
+            found = mlflow.get_experiment_by_name(EXPERIMENT)
+            if found is not None:
+                return str(found.experiment_id)
+            # A plain database would put files into ./mlruns of wherever one stands.
+            local = uri.startswith("sqlite:")
+            place = (home / "mlflow" / "artifacts").as_uri() if local else None
+            return str(mlflow.create_experiment(EXPERIMENT, artifact_location=place))
+        except OSError as e:
+            raise WorkError(f"MLflow store {uri} cannot be opened: {e}") from None
+
+
+def guarded(what: str, call: Callable[[], Any]) -> Any:
+    """The call's result; None and a warning when tracking fails, so that it takes no finished step with it."""
+    try:
+        return call()
+    except Exception as e:  # whatever the tracking server says, the artifact counts
+        log.warning("MLflow could not %s: %s: %s", what, type(e).__name__, str(e).splitlines()[0] if str(e) else "")
+        return None
+
+
+def open_parent(home: Path, name: str, config: Mapping[str, Any], context: Mapping[str, str]) -> str | None:
+    """The pipeline run of this flow run: found again on a retry, else a new one."""
+
+    def work() -> str:
+        uri = runtime.tracking_uri()
+        mlflow, number = client(uri), experiment(home, uri)
+        _close_dead(mlflow, number)
+        flow_run = context.get("prefect.flow_run.id", "")
+        if flow_run:
+            where = f"tags.`prefect.flow_run.id` = '{flow_run}' and tags.`iv.step` = 'pipeline'"
+            found = mlflow.search_runs([number], where, max_results=1)
+            if found:
+                mlflow.update_run(found[0].info.run_id, status="RUNNING")
+                for key, value in _process().items():
+                    mlflow.set_tag(found[0].info.run_id, key, value)
+                return str(found[0].info.run_id)
+        tags = {"iv.step": "pipeline", "iv.run": str(config.get("run", "")), **_process(), **context}
+        run = mlflow.create_run(number, run_name=name, tags=tags)
+        _params(mlflow, run.info.run_id, flatten(dict(config)))
+        return str(run.info.run_id)
+
+    return guarded("open the pipeline run", work)
+
+
+def close_parent(run_id: str | None, error: BaseException | None = None) -> None:
+    """End the pipeline run."""
+    if run_id is not None:
+        guarded("close the pipeline run", lambda: _close(client(runtime.tracking_uri()), run_id, error))
+
+
+def note_reused(run_id: str | None, step: Step, artifact: Artifact, place: str) -> None:
+    """Say on the pipeline run that a step was found: whose run made it, and which artifact it is."""
+    if run_id is None:
+        return
+    name = ".".join(x for x in (step.name, step.label, place) if x)
+    old = artifact.record().get("mlflow_run_id") or "untracked"
+
+    def work() -> None:
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(f"reused_from.{name}", old), RunTag(f"reused_key.{name}", artifact.id)]
+        client(runtime.tracking_uri()).log_batch(run_id, tags=tags)
+
+    guarded("note a reused step", work)
+
+
+class StageRun:
+    """The child run of one step. `log` gathers figures and sends them about once a second."""
+
+    def __init__(self, run_id: str | None) -> None:
+        self.run_id = run_id
+        self._waiting: list[Any] = []
+        self._sent = time.monotonic()
+        self._lock = threading.Lock()
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Note figures of a step (or count); what `ivcore` calls as its `log`."""
+        if self.run_id is None:
+            return
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self._lock:
+            self._waiting += [Metric(name, float(value), now, int(step)) for name, value in figures.items()]
+            due = len(self._waiting) >= BATCH or time.monotonic() - self._sent >= FLUSH_S
+        if due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        with self._lock:
+            figures, self._waiting, self._sent = self._waiting, [], time.monotonic()
+        for start in range(0, len(figures), BATCH):
+            part = figures[start : start + BATCH]
+            guarded("log figures", lambda part=part: client(runtime.tracking_uri()).log_batch(self.run_id, part))
+
+
+@contextlib.contextmanager
+def stage_run(
+    home: Path, step: Step, parent: str | None, arm: str, seed: int, context: Mapping[str, str]
+) -> Iterator[StageRun]:
+    """A child run around the making of a step; FAILED with the reason when it fails."""
+    tags = {
+        "iv.step": step.name,
+        "iv.label": step.label,
+        "iv.kind": step.kind,
+        "iv.key": step.key,
+        "iv.arm": arm,
+        "iv.seed": str(seed),
+        "iv.output": f"{step.kind}/{step.key}",
+        **{f"iv.inputs.{name}": artifact.id for name, artifact in step.inputs.items()},
+        "mlflow.source.git.commit": git_commit(),
+        **_process(),
+        **context,
+        **({"mlflow.parentRunId": parent} if parent else {}),
+    }
+
+    def work() -> str:
+        uri = runtime.tracking_uri()
+        mlflow, number = client(uri), experiment(home, uri)
+        name = ".".join(x for x in (step.name, step.label, arm, str(seed)) if x)
+        run = mlflow.create_run(number, run_name=name, tags={k: v for k, v in tags.items() if v})
+        _params(mlflow, run.info.run_id, flatten(dict(step.config)))
+        _inputs(mlflow, run.info.run_id, step)
+        return str(run.info.run_id)
+
+    stage = StageRun(guarded(f"open the run of {step.name}", work))
+    error: BaseException | None = None
+    try:
+        yield stage
+    except BaseException as e:
+        error = e
+        raise
+    finally:
+        stage.flush()
+        if stage.run_id is not None:
+            run_id = stage.run_id
+            guarded("close a run", lambda: _close(client(runtime.tracking_uri()), run_id, error))
+
+
+def figures_of(artifact: Artifact) -> dict[str, float]:
+    """What the record says in numbers: rows, times, and the numeric facts and measurements."""
+    record = artifact.record()
+    names = ("rows_in", "rows_ok", "rows_failed", "wall_s", "cpu_s", "peak_rss_mb")
+    out = {name: float(record[name]) for name in names}
+    for group in ("facts", "measured"):
+        for name, value in flatten(record[group]).items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                out[f"{group}/{name}"] = float(value)
+    return out
+
+
+def link(home: Path, run_id: str | None) -> str:
+    """Address of a run's page; for the workspace's own database, as `mlflow server` on its usual port shows it."""
+    if run_id is None:
+        return ""
+    uri = runtime.tracking_uri()
+    base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return f"{base}/#/experiments/{experiment(home, uri)}/runs/{run_id}"
+
+
+@functools.cache
+def git_commit() -> str:
+    """Commit of the code, or nothing outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _process() -> dict[str, str]:
+    return {"iv.host": socket.gethostname(), "iv.pid": str(os.getpid())}
+
+
+def _close(mlflow: Any, run_id: str, error: BaseException | None) -> None:
+    if error is not None:
+        mlflow.set_tag(run_id, "iv.error", f"{type(error).__name__}: {error}"[:1000])
+    stopped = error is not None and not isinstance(error, Exception)  # Ctrl-C or a cancelled flow
+    mlflow.set_terminated(run_id, "KILLED" if stopped else "FAILED" if error else "FINISHED")
+
+
+def _close_dead(mlflow: Any, number: str) -> None:
+    """Runs of killed processes would stay RUNNING for ever."""
+    where = f"attributes.status = 'RUNNING' and tags.`iv.host` = '{socket.gethostname()}'"
+    for run in mlflow.search_runs([number], where, max_results=200):
+        pid = run.data.tags.get("iv.pid", "")
+        if Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists():
+            mlflow.set_tag(run.info.run_id, "iv.error", f"process {pid} was killed")
+            mlflow.set_terminated(run.info.run_id, "KILLED")
+
+
+def _params(mlflow: Any, run_id: str, values: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(name, str(value)[:6000]) for name, value in values.items()]
+    for start in range(0, len(params), 100):
+        mlflow.log_batch(run_id, params=params[start : start + 100])
+
+
+def _inputs(mlflow: Any, run_id: str, step: Step) -> None:
+    """The artifacts read, as data sets whose digest is their key: nothing is loaded."""
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.sources import LocalArtifactDatasetSource
+    from mlflow.entities import DatasetInput, InputTag
+
+    inputs = []
+    for name, artifact in step.inputs.items():
+        source = LocalArtifactDatasetSource(str(artifact.path))
+        data = MetaDataset(source=source, name=artifact.kind, digest=artifact.key[:32])  # at most 36 characters
+        inputs.append(DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", name)]))
+    if inputs:
+        mlflow.log_inputs(run_id, inputs)

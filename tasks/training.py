@@ -1,0 +1,40 @@
+"""Tasks that train: fit_s2, fit_clip."""
+
+from typing import Any
+
+from prefect.states import State
+
+from ivcore import steps
+from ivcore.config import ModelConfig, Phase, TrainConfig
+from tasks.step import Reference, Where, execute, step_task
+
+
+@step_task("fit_s2")
+def fit_s2(
+    where: Where,
+    model: ModelConfig,
+    train: TrainConfig,
+    phase: Phase,
+    manifest: Reference,
+    inputs: Reference,
+    init: Reference | None,
+) -> State[Any]:
+    """One phase of s2, from the checkpoint before (or none) to the next."""
+    before = where.open(init) if init else None
+    step = steps.fit_s2(where.store, model, train, phase, where.open(manifest), where.open(inputs), before)
+    return execute(where, step)
+
+
+@step_task("fit_clip")
+def fit_clip(
+    where: Where,
+    model: ModelConfig,
+    train: TrainConfig,
+    phase: Phase,
+    manifest: Reference,
+    inputs: Reference,
+    init: Reference,
+) -> State[Any]:
+    """One phase of clip, from the s2 or clip checkpoint before to the next."""
+    step = steps.fit_clip(where.store, model, train, phase, where.open(manifest), where.open(inputs), where.open(init))
+    return execute(where, step)
