@@ -1,0 +1,133 @@
+"""Step 2: manifest -> frame shards and their index.
+
+A shard is an artifact of its own, keyed by the frames' recipe and the bytes and windows of its clips, so a killed run
+decodes only the shards it had not finished, and a new clip costs only its own shard and those after it.
+"""
+
+import collections
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from ivcore import schemas
+from ivcore.config import FramesConfig
+from ivcore.data import pool
+from ivcore.data.decode_file import Decoded, Task, decode_file
+from ivcore.errors import WorkError
+from ivcore.steps import VERSIONS
+from ivcore.store import Artifact, Draft, Store, key
+
+GROUP = 64  # clips in a row group: bounds what waits in memory while a shard is written
+
+Log = Callable[[Mapping[str, float], int], None]
+Row = dict[str, Any]
+
+
+def decode_manifest(
+    draft: Draft,
+    store: Store,
+    root: Path,
+    frames: FramesConfig,
+    manifest: Artifact,
+    max_failed_share: float,
+    log: Log,
+) -> None:
+    """Write index.parquet of the frames artifact; make the shards that are not in the store yet.
+
+    Raises:
+        WorkError: more than `max_failed_share` of the clips, or all of them, could not be decoded.
+    """
+    clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
+    index: list[Row] = []
+    seconds, made = 0.0, 0
+    with tqdm(total=len(clips), desc="decode", unit="clip", disable=None) as bar:
+        for start in range(0, len(clips), frames.shard_clips):
+            some = clips[start : start + frames.shard_clips]
+            shard, took = _shard(store, root, frames, some)
+            seconds, made = seconds + (took or 0.0), made + (took is not None)
+            index += schemas.rows(shard.path / "index.parquet", schemas.FRAMES)
+            bar.update(len(some))
+            log({"clips": len(index), "clips_failed": sum(r["error"] is not None for r in index)}, len(index))
+    failed = [row for row in index if row["error"] is not None]
+    reasons = dict(sorted(collections.Counter(row["error"] for row in failed).items()))
+    if len(failed) > max_failed_share * len(index) or len(failed) == len(index):
+        told = ", ".join(f"{num} {reason}" for reason, num in reasons.items())
+        raise WorkError(
+            f"{len(failed)} of {len(index)} clips could not be decoded ({told}), the first is {failed[0]['clip_id']}; "
+            f"data.max_failed_share allows {max_failed_share:g}"
+        )
+    schemas.write(draft.path / "index.parquet", index, schemas.FRAMES)
+    draft.count(len(index) - len(failed), len(failed))
+    decoders = collections.Counter(row["decoder"] for row in index if row["decoder"])
+    draft.facts |= {"num_frames": frames.num_frames, "size_px": frames.size_px, "reasons": reasons}
+    draft.facts |= {"decoders": dict(sorted(decoders.items()))}
+    draft.measured |= {"decode_s": round(seconds, 3), "shards_made": made}
+
+
+def _shard(store: Store, root: Path, frames: FramesConfig, clips: list[Row]) -> tuple[Artifact, float | None]:
+    """The shard of these clips and the seconds it took to decode; None when it was there."""
+    recipe = {k: v for k, v in frames.recipe().items() if k != "shard_clips"}
+    recipe["clips"] = [[c["clip_id"], c["sha256"], c["start_s"], c["end_s"], c["error"]] for c in clips]
+    name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
+    found = store.find("frame_shard", name)
+    if found is not None:
+        return found, None
+    began = time.monotonic()
+    with store.write("frame_shard", name, VERSIONS["frame_shard"], recipe, {}) as draft:
+        rows = _write(draft.path, f"frame_shard/{name}", root, frames, clips)
+        failed = sum(row["error"] is not None for row in rows)
+        draft.count(len(rows) - failed, failed)
+    assert draft.artifact is not None
+    return draft.artifact, time.monotonic() - began
+
+
+def _write(folder: Path, shard: str, root: Path, frames: FramesConfig, clips: list[Row]) -> list[Row]:
+    """Decode these clips into frames.parquet and index.parquet of `folder`; the index rows."""
+    rows: list[Row] = []
+    group: list[Row] = []
+    num = 0
+    schema = schemas.FRAME_SHARD.schema()
+    options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(folder / "frames.parquet", schema, **options) as writer:
+        for clip, got in zip(clips, _decoded(root, frames, clips)):
+            row = dict.fromkeys(c.name for c in schemas.FRAMES.columns) | {"clip_id": clip["clip_id"]}
+            row |= {"error": got.error, "detail": got.detail}
+            if got.frames is not None:
+                row |= {"shard": shard, "row": num, "frame_index": got.frame_index, "pts_s": got.pts_s}
+                row |= {"num_frames": got.num_frames, "decoder": got.decoder}
+                group.append({"clip_id": clip["clip_id"], "frames": got.frames.tobytes()})
+                num += 1
+            rows.append(row)
+            if len(group) == GROUP:
+                writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
+                group = []
+        writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
+    schemas.write(folder / "index.parquet", rows, schemas.FRAMES)
+    return rows
+
+
+def _decoded(root: Path, frames: FramesConfig, clips: list[Row]) -> Iterator[Decoded]:
+    """What became of each clip, in order. A worker that was lost on a clip leaves it to PyAV once, in auto."""
+    good = [clip for clip in clips if clip["error"] is None]
+    tasks = [_task(root, frames, clip, frames.decoder) for clip in good]
+    results = pool.run(decode_file, tasks, min(pool.num_workers(frames.workers), max(len(tasks), 1)), frames.deadline_s)
+    for clip in clips:
+        if clip["error"] is not None:
+            yield Decoded(None, error=clip["error"], detail="found when the data set was read")
+            continue
+        got = next(results)
+        if isinstance(got, pool.Lost) and frames.decoder == "auto":
+            again = [_task(root, frames, clip, "pyav")]
+            got = next(iter(list(pool.run(decode_file, again, 1, frames.deadline_s))))
+        yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
+
+
+def _task(root: Path, frames: FramesConfig, clip: Row, decoder: str) -> Task:
+    antialias = frames.resize == "bicubic-antialias"
+    path = root / clip["path"]
+    return Task(path, clip["start_s"], clip["end_s"], frames.num_frames, frames.size_px, antialias, decoder)

@@ -1,0 +1,92 @@
+"""Step 1: a data set's rows -> manifest.parquet and captions.parquet, with probed facts and the sha256 of each file."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tqdm import tqdm
+
+from ivcore import schemas
+from ivcore.config import DataConfig
+from ivcore.data import pool
+from ivcore.data.preflight import Unusable, probe, regular
+from ivcore.errors import UserError
+from ivcore.store import Draft, Store, sha256_file
+
+FACTS = ("duration_s", "width", "height", "fps", "codec")
+DEADLINE_S = 60.0  # for the header of a file and its sha256
+
+
+def write_manifest(
+    draft: Draft,
+    dataset: ModuleType,
+    store: Store,
+    data: DataConfig,
+    log: Callable[[Mapping[str, float], int], None],
+) -> None:
+    """Write both tables, sorted by clip_id and caption_id; a file that cannot be used is a row with an error.
+
+    Raises:
+        UserError: the data set has no clips, or a clip_id or caption_id twice.
+    """
+    root = dataset.root(store, data)
+    clips, captions = dataset.rows(data, root)
+    if not clips:
+        raise UserError(f"data set {data.dataset} has no clips; look at data.root and data.annotations")
+    _unique("clip_id", clips)
+    _unique("caption_id", captions)
+    clips = sorted(clips, key=lambda c: c["clip_id"])
+    paths = sorted({c["path"] for c in clips})
+    looked = dict(zip(paths, _look(root, paths, log)))
+    rows = [{**clip, **looked[clip["path"]]} for clip in clips]
+    failed = sum(row["error"] is not None for row in rows)
+    schemas.write(draft.path / "manifest.parquet", rows, schemas.MANIFEST)
+    schemas.write(
+        draft.path / "captions.parquet", sorted(captions, key=lambda c: c["caption_id"]), schemas.CAPTIONS
+    )
+    draft.count(len(rows) - failed, failed)
+    draft.facts |= {"card": dataset.CARD, "num_captions": len(captions), "clips": _by_split(rows)}
+
+
+def _look(root: Path, paths: list[str], log: Callable[[Mapping[str, float], int], None]) -> list[dict[str, Any]]:
+    """What `look` says of each file, in order; a file that hangs the prober is given up."""
+    out: list[dict[str, Any]] = []
+    failed = 0
+    files = (root / path for path in paths)
+    for found in tqdm(
+        pool.run(look, files, pool.num_workers(0), DEADLINE_S), "ingest", len(paths), unit="file", disable=None
+    ):
+        if isinstance(found, pool.Lost):
+            found = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": found.reason}
+        out.append(found)
+        failed += found["error"] is not None
+        if len(out) % 500 == 0 or len(out) == len(paths):
+            log({"files": len(out), "files_failed": failed}, len(out))
+    return out
+
+
+def look(path: Path) -> dict[str, Any]:
+    """sha256, bytes, the probed facts and the error of one file; sha256 is "" for what has no bytes to read."""
+    row: dict[str, Any] = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": None}
+    try:
+        row["bytes"] = regular(path).st_size
+        row["sha256"] = sha256_file(path)
+        row |= probe(path)
+    except Unusable as e:
+        row["error"] = e.reason
+    except OSError:
+        row["error"] = "unreadable"
+    return row
+
+
+def _unique(name: str, rows: list[dict[str, Any]]) -> None:
+    seen: set[str] = set()
+    for row in rows:
+        if row[name] in seen:
+            raise UserError(f"{name} {row[name]!r} stands twice in the data set; make it unique")
+        seen.add(row[name])
+
+
+def _by_split(rows: list[dict[str, Any]]) -> dict[str, int]:
+    return {split: sum(r["split"] == split for r in rows) for split in sorted({r["split"] for r in rows})}
