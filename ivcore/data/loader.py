@@ -1,0 +1,134 @@
+"""What training and scoring read: frames, token features and captions as tensors and lists.
+
+B clips, T frames, H by W pixels, C colours or channels, L tokens of a clip.
+"""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ivcore import schemas
+from ivcore.errors import WorkError
+from ivcore.store import Artifact, Store
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+CACHE_BYTES = 2 << 30  # of decoded shards kept in memory; the demo's are 110 MB together
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """uint8 [B, T, H, W, C] -> float32 [B, T, C, H, W], scaled to 0-1, less the mean, over the deviation."""
+    if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+        raise ValueError(f"normalise wants uint8 [B, T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+    mean, std = frames.new_tensor(MEAN, dtype=torch.float32), frames.new_tensor(STD, dtype=torch.float32)
+    return ((frames.permute(0, 1, 4, 2, 3).float() / 255) - mean[:, None, None]) / std[:, None, None]
+
+
+class Frames:
+    """The decoded clips of a frames artifact, in manifest order."""
+
+    def __init__(self, store: Store, artifact: Artifact) -> None:
+        """Only the index is read now; shards are read when a batch needs them."""
+        rows = [r for r in schemas.rows(artifact.path / "index.parquet", schemas.FRAMES) if r["error"] is None]
+        facts = artifact.record()["facts"]
+        self.store = store
+        self.shape = (facts["num_frames"], facts["size_px"], facts["size_px"], 3)  # T, H, W, C
+        self.clip_ids: list[str] = [r["clip_id"] for r in rows]
+        self._spots = [(r["shard"], r["row"]) for r in rows]
+        self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
+        self._shards: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
+
+    def rows_of(self, clip_ids: Sequence[str]) -> list[int]:
+        """Row numbers of clips; WorkError naming the first that was not decoded."""
+        return _rows_of(self._row_of, clip_ids, "decoded")
+
+    def batch(self, rows: Sequence[int]) -> Tensor:
+        """uint8 [B, T, H, W, C] of these rows."""
+        out = np.empty((len(rows), *self.shape), np.uint8)
+        for n, row in enumerate(rows):
+            shard, spot = self._spots[row]
+            out[n] = self._shard(shard)[spot]
+        return torch.from_numpy(out)  # [B, T, H, W, C]
+
+    def _shard(self, id: str) -> np.ndarray:
+        """A shard as uint8 [clips, T, H, W, C]; the least used one makes room."""
+        if id in self._shards:
+            self._shards.move_to_end(id)
+            return self._shards[id]
+        table = schemas.read(self.store.get(id).path / "frames.parquet", schemas.FRAME_SHARD, ["frames"])
+        clips = [np.frombuffer(v.as_buffer(), np.uint8) for chunk in table.column("frames").chunks for v in chunk]
+        shard = np.stack(clips).reshape(len(clips), *self.shape)
+        while self._shards and sum(s.nbytes for s in self._shards.values()) + shard.nbytes > CACHE_BYTES:
+            self._shards.popitem(last=False)
+        self._shards[id] = shard
+        return shard
+
+
+class Features:
+    """The trunk's tokens and pooled vectors of a features artifact."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Reads the whole table; its facts num_tokens, width and pooled give the sizes."""
+        facts = artifact.record()["facts"]
+        table = schemas.read(artifact.path / "features.parquet", "features")
+        self.clip_ids: list[str] = table.column("clip_id").to_pylist()
+        self._tokens = _array(table.column("tokens")).reshape(-1, facts["num_tokens"], facts["width"])
+        self._pooled = _array(table.column("pooled")).reshape(-1, facts["pooled"])
+        self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
+
+    def rows_of(self, clip_ids: Sequence[str]) -> list[int]:
+        """Row numbers of clips; WorkError naming the first that has no features."""
+        return _rows_of(self._row_of, clip_ids, "featurized")
+
+    def tokens(self, rows: Sequence[int]) -> Tensor:
+        """float32 [B, L, C], whatever type they are stored in."""
+        return torch.from_numpy(self._tokens[list(rows)]).float()
+
+    def pooled(self, rows: Sequence[int]) -> Tensor:
+        """float32 [B, E]."""
+        return torch.from_numpy(self._pooled[list(rows)]).float()
+
+
+class Captions:
+    """Captions and clips of a manifest artifact, without the clips whose file cannot be used."""
+
+    def __init__(self, manifest: Artifact) -> None:
+        columns = ["clip_id", "split", "family", "error"]
+        clips = schemas.read(manifest.path / "manifest.parquet", schemas.MANIFEST, columns).to_pylist()
+        self._clips: dict[str, dict[str, Any]] = {c["clip_id"]: c for c in clips if c["error"] is None}
+        captions = schemas.rows(manifest.path / "captions.parquet", schemas.CAPTIONS)
+        self._captions = [c for c in captions if c["clip_id"] in self._clips]
+
+    def texts(self, language: str, text_class: str, split: str) -> list[tuple[str, str, str]]:
+        """(caption_id, clip_id, caption) in the order of caption_id."""
+        return [
+            (c["caption_id"], c["clip_id"], c["caption"])
+            for c in self._captions
+            if (c["language"], c["text_class"]) == (language, text_class)
+            and self._clips[c["clip_id"]]["split"] == split
+        ]
+
+    def clips(self, split: str) -> list[str]:
+        """clip_ids of a split, in manifest order."""
+        return [clip_id for clip_id, clip in self._clips.items() if clip["split"] == split]
+
+    def family(self, clip_id: str) -> str:
+        """The family of a clip: itself and its near-twins."""
+        return str(self._clips[clip_id]["family"])
+
+
+def _rows_of(row_of: dict[str, int], clip_ids: Sequence[str], what: str) -> list[int]:
+    missing = next((c for c in clip_ids if c not in row_of), None)
+    if missing is not None:
+        raise WorkError(f"clip {missing!r} was not {what}; take clips from .clip_ids")
+    return [row_of[c] for c in clip_ids]
+
+
+def _array(column: pa.ChunkedArray) -> np.ndarray:
+    """The values of a column of fixed-size lists, one after the other."""
+    return np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
