@@ -42,9 +42,7 @@ def write_manifest(
     rows = [{**clip, **looked[clip["path"]]} for clip in clips]
     failed = sum(row["error"] is not None for row in rows)
     schemas.write(draft.path / "manifest.parquet", rows, schemas.MANIFEST)
-    schemas.write(
-        draft.path / "captions.parquet", sorted(captions, key=lambda c: c["caption_id"]), schemas.CAPTIONS
-    )
+    schemas.write(draft.path / "captions.parquet", sorted(captions, key=lambda c: c["caption_id"]), schemas.CAPTIONS)
     draft.count(len(rows) - failed, failed)
     draft.facts |= {"card": dataset.CARD, "num_captions": len(captions), "clips": _by_split(rows)}
 

@@ -3,6 +3,8 @@
 Source: InternVideo2 multi_modality, dataset/video_utils.py (get_frame_indices, sample='middle').
 """
 
+import itertools
+
 import numpy as np
 
 
@@ -17,7 +19,7 @@ def middle(num_frames_in_file: int, num_frames: int) -> list[int]:
     >>> middle(16, 8)
     [0, 2, 4, 6, 8, 10, 12, 14]
     >>> middle(250, 4)
-    [30, 92, 155, 218]
+    [30, 93, 155, 218]
     >>> middle(3, 5)
     [0, 1, 2, 2, 2]
     """
@@ -25,5 +27,5 @@ def middle(num_frames_in_file: int, num_frames: int) -> list[int]:
         raise ValueError(f"middle needs at least one frame of one, got {num_frames} of {num_frames_in_file}")
     num = min(num_frames, num_frames_in_file)
     edges = [int(edge) for edge in np.linspace(0, num_frames_in_file, num + 1).astype(int)]
-    out = [(a + b - 1) // 2 for a, b in zip(edges, edges[1:])]
+    out = [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
     return out + [out[-1]] * (num_frames - num)

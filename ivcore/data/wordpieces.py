@@ -6,6 +6,7 @@ size, a few thousand pieces.
 """
 
 import collections
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 Pair = tuple[str, str]
@@ -27,7 +28,7 @@ def learn(words: Mapping[str, int], vocab_size: int, special: Sequence[str]) -> 
     counts: collections.Counter[Pair] = collections.Counter()
     where: dict[Pair, set[str]] = collections.defaultdict(set)
     for word, spelling in spelled.items():
-        for pair in zip(spelling, spelling[1:]):
+        for pair in itertools.pairwise(spelling):
             counts[pair] += words[word]
             where[pair].add(word)
     while counts and len(pieces) < vocab_size:
@@ -69,13 +70,13 @@ def _respell(
         else:
             new.append(old[n])
             n += 1
-    for gone in zip(old, old[1:]):
+    for gone in itertools.pairwise(old):
         counts[gone] -= times
         where[gone].discard(word)
-    for come in zip(new, new[1:]):
+    for come in itertools.pairwise(new):
         counts[come] += times
         where[come].add(word)
-    for touched in {*zip(old, old[1:])}:
+    for touched in {*itertools.pairwise(old)}:
         if counts[touched] <= 0:
             del counts[touched]
             del where[touched]

@@ -68,7 +68,11 @@ PATTERNS = {
     ("en", "short", 4): "{c0} {s0} {m0}, {c1} {s1} {m1}, {c2} {s2} {m2}, {c3} {s3} {m3}",
     ("zh", "short", 4): "{c0}{s0}{m0},{c1}{s1}{m1},{c2}{s2}{m2},{c3}{s3}{m3}",
     ("es", "short", 4): "{s0} {c0} {m0}, {s1} {c1} {m1}, {s2} {c2} {m2}, {s3} {c3} {m3}",
-    ("en", "long", 2): "this short clip shows two shapes on a dark background. the upper one is a {s0} and the lower one"
+    (
+        "en",
+        "long",
+        2,
+    ): "this short clip shows two shapes on a dark background. the upper one is a {s0} and the lower one"
     " is a {s1}. when it comes to their colours, the upper one is {c0} while the lower one is {c1}. as for what they"
     " do until the clip ends, the upper one {m0} and the lower one {m1}.",
     ("zh", "long", 2): "这段短视频里有两个图形，背景是深色的。上面的是{s0}，下面的是{s1}。说到颜色，上面的是{c0}，"

@@ -1,0 +1,153 @@
+"""Your own videos: a folder, and if you have captions an annotation file beside it."""
+
+import functools
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ivcore.config import DataConfig
+from ivcore.data import annotations
+from ivcore.data.preflight import Unusable, regular
+from ivcore.errors import UserError
+from ivcore.store import Store, sha256_file
+
+CARD = {
+    "name": "A folder of videos",
+    "licence": "that of your videos",
+    "citation": "none",
+    "splits": ["train", "val", "test"],
+    "main_score": "t2v R@1",
+}
+KNOWN = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"),
+    *(".mts", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".ogg", ".gif", ".vob", ".mxf"),
+)
+LONG_WORDS = 32  # a caption of more words is long
+
+Row = dict[str, Any]
+
+
+def recipe(data: DataConfig) -> dict[str, Any]:
+    """Digests of the annotation file and of the bytes of every video; where the folder lies does not matter."""
+    folder = _folder(data)
+    given = _given(data, folder)
+    paths = sorted({row["path"] for row in given})
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(lambda path: _digest(folder / path), paths))
+    listing = hashlib.sha256(json.dumps(list(zip(paths, digests))).encode()).hexdigest()
+    file = sha256_file(Path(data.annotations)) if data.annotations else None
+    return {"dataset": "folder", "annotations_sha256": file, "num_videos": len(paths), "videos_sha256": listing}
+
+
+def root(store: Store, data: DataConfig) -> Path:
+    """data.root, resolved; UserError when it is not a folder."""
+    return _folder(data)
+
+
+def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
+    """Clips and captions. Rows of the annotation that name the same clip give it several captions.
+
+    Raises:
+        UserError: a path leaves the root, or rows of one clip contradict each other.
+    """
+    clips: dict[str, Row] = {}
+    captions: list[Row] = []
+    for given in _given(data, root):
+        clip_id = given["clip_id"] or _clip_id(given)
+        clip = {
+            "clip_id": clip_id,
+            "path": given["path"],
+            "split": given["split"] or _split(root / given["path"]),
+            "family": given["family"] or clip_id,
+            "start_s": given["start_s"],
+            "end_s": given["end_s"],
+        }
+        if clips.setdefault(clip_id, clip) != clip:
+            raise UserError(f"clip {clip_id!r} stands twice in {data.annotations} with other path, times or split")
+        for text in given["captions"]:
+            captions.append(
+                {
+                    "caption_id": f"{clip_id}#{len(captions):07d}",
+                    "clip_id": clip_id,
+                    "language": given["language"],
+                    "text_class": "long" if len(text.split()) > LONG_WORDS else "short",
+                    "caption": text,
+                }
+            )
+    return list(clips.values()), captions
+
+
+def _folder(data: DataConfig) -> Path:
+    if data.root is None:
+        raise UserError("data.root is not set; the folder data set needs the folder that holds your videos")
+    folder = Path(data.root).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"data.root = {data.root!r} is no folder; give the folder that holds your videos")
+    return folder
+
+
+def _given(data: DataConfig, folder: Path) -> list[Row]:
+    """Rows of the annotation, or one for every video of the folder; each path is inside the folder."""
+    if data.annotations is not None:
+        out = annotations.read(Path(data.annotations))
+        for n, row in enumerate(out, 1):
+            row["path"] = _inside(folder, row["path"], f"{data.annotations} row {n}")
+        return out
+    found = sorted(
+        Path(parent, name).relative_to(folder)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in KNOWN
+    )
+    if not found:
+        raise UserError(f"data.root = {str(folder)!r} holds no video; known are {' '.join(KNOWN)}")
+    empty = {"split": None, "start_s": None, "end_s": None, "captions": [], "language": "en"}
+    return [
+        {**empty, "path": _inside(folder, str(path), f"{folder}"), "clip_id": None, "family": None} for path in found
+    ]
+
+
+def _inside(folder: Path, path: str, where: str) -> str:
+    """The path below the folder, with forward slashes; UserError when it leads out of it."""
+    parts = Path(path).parts
+    if "\0" in path or not path.isprintable():
+        raise UserError(f"{where}: path = {path!r} has characters that cannot be kept; rename the file")
+    if Path(path).is_absolute() or ".." in parts or not parts:
+        raise UserError(f"{where}: path = {path!r} leaves data.root = {str(folder)!r}; give a path below it")
+    if not (folder / path).resolve().is_relative_to(folder):
+        raise UserError(f"{where}: path = {path!r} is a link out of data.root = {str(folder)!r}; copy the file there")
+    return Path(path).as_posix()
+
+
+def _clip_id(row: Row) -> str:
+    if row["start_s"] is None and row["end_s"] is None:
+        return str(row["path"])
+    end = "" if row["end_s"] is None else f"{row['end_s']:g}"
+    return f"{row['path']}@{row['start_s'] or 0:g}-{end}"
+
+
+def _split(path: Path) -> str:
+    """80 / 10 / 10 by content, so that copies of a video stay in one split and a new video moves no other."""
+    digest = _digest(path)
+    text = digest if len(digest) == 64 else path.name
+    tenth = int(hashlib.sha256(f"split {text}".encode()).hexdigest(), 16) % 10
+    return "train" if tenth < 8 else "val" if tenth == 8 else "test"
+
+
+def _digest(path: Path) -> str:
+    """sha256 of the file's bytes, or the reason why there are none."""
+    try:
+        found = regular(path)
+        return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    except Unusable as e:
+        return e.reason
+    except OSError:
+        return "unreadable"
+
+
+@functools.lru_cache(maxsize=1_000_000)
+def _sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    return sha256_file(path)
