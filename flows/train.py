@@ -28,9 +28,9 @@ def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Referen
     config, checkpoint = variant.config, None
     for phase in config.train.s2.phases:
         inputs = frames
-        if phase.trainable == "fusion":  # the trunk is frozen: its features do, and they are quicker
+        if phase.reads_features:  # the trunk is frozen: its features do, and they are quicker
             if checkpoint is None:
-                raise UserError(f"train.s2.phases.{phase.name}.trainable is fusion in the first phase; make it all")
+                raise UserError(f"train.s2.phases.{phase.name} comes first and must train all, not {phase.trainable}")
             inputs = make_features(variant, frames, checkpoint)
         checkpoint = variant.do(fit_s2, config.model, config.train, phase, manifest, inputs, checkpoint)
     return checkpoint
@@ -44,10 +44,10 @@ def make_features(variant: Variant, frames: Reference, checkpoint: Reference) ->
 def make_clip(
     variant: Variant, manifest: Reference, frames: Reference, features: Reference, s2: Reference
 ) -> Reference:
-    """The last clip checkpoint, begun from s2."""
+    """The last clip checkpoint, begun from s2; s2's own where no clip phase is asked for."""
     config, checkpoint = variant.config, s2
     for phase in config.train.clip.phases:
-        inputs = frames if phase.trainable == "clip_trunk" else features
+        inputs = features if phase.reads_features else frames
         checkpoint = variant.do(fit_clip, config.model, config.train, phase, manifest, inputs, checkpoint)
     return checkpoint
 

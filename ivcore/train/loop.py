@@ -180,7 +180,7 @@ class _Run:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         lr = self.optimiser.param_groups[0]["lr"]
-        return {**losses, "lr": lr, "grad_norm": float(norm), "temp": float(self.model.temp)}
+        return {**losses, "lr": lr, "grad_norm": float(norm), "temp": self.model.temp.item()}
 
     def _inputs(self, batch: Batch) -> Inputs:
         ids, mask = self.tokenizer.encode(batch.captions, self.text_len)
@@ -199,10 +199,9 @@ class _Run:
                 losses = s2_losses(self.model, inputs, self.phase, full, self.tokenizer, self.draw)
             else:
                 losses = clip_losses(self.model, inputs, self.phase)  # type: ignore[arg-type]
-        total = sum(getattr(self.phase, name) * loss for name, loss in losses.items())
-        if isinstance(total, torch.Tensor) and total.requires_grad:
-            total.backward()
-        return {"loss": float(total), **{f"loss/{name}": float(loss) for name, loss in losses.items()}}
+        total = torch.stack([getattr(self.phase, name) * loss for name, loss in losses.items()]).sum()
+        total.backward()
+        return {"loss": total.item(), **{f"loss/{name}": loss.item() for name, loss in losses.items()}}
 
 
 @torch.no_grad()
