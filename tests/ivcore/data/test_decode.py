@@ -1,0 +1,279 @@
+"""Decoding: the frames of a sequential decode, broken files as rows with reasons, workers that can be lost."""
+
+import os
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from ivcore import schemas, steps
+from ivcore.config import DataConfig, FramesConfig, SyntheticConfig
+from ivcore.data import pool
+from ivcore.data.decode_file import Task, choose, decode_file
+from ivcore.data.loader import Features, Frames, normalise
+from ivcore.data.preflight import Unusable, preflight
+from ivcore.data.resize import resize
+from ivcore.data.sampling import middle
+from ivcore.data.shapes.drawing import encode
+from ivcore.errors import WorkError
+from ivcore.store import Artifact, Store
+
+
+def sequential(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+def numbered(path: Path, num: int = 24, **muxer: str) -> None:
+    """A video with B-frames whose frame n is a grey level of n."""
+    with av.open(str(path), "w", options=muxer) as container:
+        stream = container.add_stream("libx264", rate=12, options={"crf": "10", "g": "8", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(num):
+            picture = np.full((48, 64, 3), 10 + 9 * n, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def task(path: Path, decoder: str = "auto", num: int = 8, size: int = 32, **window: float) -> Task:
+    return Task(path, window.get("start_s"), window.get("end_s"), num, size, True, decoder)
+
+
+def index(frames: Artifact) -> dict[str, dict]:
+    return {r["clip_id"]: r for r in schemas.rows(frames.path / "index.parquet", schemas.FRAMES)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DataConfig, Artifact, Artifact]:
+    store = Store(tmp_path_factory.mktemp("store"))
+    data = DataConfig(synthetic=SyntheticConfig(train_clips=16, val_clips=4, test_clips=4))
+    manifest = steps.run(steps.ingest(store, data), store)
+    frames = steps.run(steps.decode(store, data, FramesConfig(shard_clips=10), manifest), store)
+    return store, data, manifest, frames
+
+
+def test_frames_equal_a_sequential_decode(made: tuple) -> None:
+    store, data, manifest, artifact = made
+    frames = Frames(store, artifact)
+    rows = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
+    assert frames.clip_ids == [r["clip_id"] for r in rows] and len(rows) == 24
+    root = steps.module("ivcore.data.datasets", "synthetic").root(store, data)
+    batch = frames.batch(range(24))
+    assert batch.shape == (24, 8, 32, 32, 3) and batch.dtype == torch.uint8
+    for row, got in zip(rows, batch.numpy()):
+        true = sequential(root / row["path"])
+        assert np.array_equal(got, resize(true[middle(16, 8)], 32, antialias=True))
+    entry = index(artifact)["test-00000"]
+    assert entry["frame_index"] == [0, 2, 4, 6, 8, 10, 12, 14] and entry["num_frames"] == 16
+    assert entry["pts_s"] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    assert entry["decoder"].startswith("decord")
+    assert artifact.record()["rows_ok"] == 24 and artifact.record()["measured"]["shards_made"] == 3
+
+
+def test_rows_in_any_order(made: tuple) -> None:
+    frames = Frames(made[0], made[3])
+    rows = frames.rows_of(["train-00003", "test-00001", "train-00003"])
+    batch = frames.batch(rows)
+    assert torch.equal(batch[0], batch[2]) and not torch.equal(batch[0], batch[1])
+    assert torch.equal(frames.batch([rows[1]])[0], batch[1])
+    with pytest.raises(WorkError, match="'nobody' was not decoded"):
+        frames.rows_of(["nobody"])
+
+
+def test_same_bytes_on_every_run_and_shards_are_found_again(made: tuple, tmp_path: Path) -> None:
+    store, data, manifest, frames = made
+    other = Store(tmp_path)
+    again = steps.run(steps.ingest(other, data), other)
+    config = FramesConfig(shard_clips=10, workers=1, deadline_s=9)  # changes speed, not the key
+    second = steps.run(steps.decode(other, data, config, again), other)
+    assert (second.key, again.key) == (frames.key, manifest.key)
+    assert second.record()["files"] == frames.record()["files"]
+    assert again.record()["files"] == manifest.record()["files"]
+    shards = [[a.record()["files"] for a in s.all() if a.kind == "frame_shard"] for s in (store, other)]
+    assert shards[0] == shards[1] and len(shards[0]) == 3
+    for file in second.path.iterdir():
+        file.unlink()
+    second.path.rmdir()
+    third = steps.run(steps.decode(other, data, config, again), other)
+    assert third.record()["measured"]["shards_made"] == 0
+    assert third.record()["files"] == frames.record()["files"]
+
+
+@pytest.mark.parametrize("decoder", ["auto", "decord", "pyav"])
+def test_b_frames_and_windows(tmp_path: Path, decoder: str) -> None:
+    path = tmp_path / "b.mp4"
+    numbered(path)
+    true = sequential(path)
+    whole = decode_file(task(path, decoder, num=5))
+    assert whole.error is None and whole.frame_index == middle(24, 5)
+    assert np.array_equal(whole.frames, resize(true[whole.frame_index], 32, True))
+    part = decode_file(task(path, decoder, num=3, start_s=0.5, end_s=1.0))  # frames 6 to 11
+    assert part.frame_index == [6, 8, 10] and part.num_frames == 24
+    assert np.array_equal(part.frames, resize(true[[6, 8, 10]], 32, True))
+    assert decode_file(task(path, decoder, start_s=99.0)).error == "empty_window"
+
+
+def test_what_decord_gets_wrong_goes_to_pyav(tmp_path: Path) -> None:
+    for name in ("ts.ts", "avi.avi", "two.mkv"):
+        numbered(tmp_path / name)
+    assert not preflight(tmp_path / "ts.ts").clean and not preflight(tmp_path / "avi.avi").clean
+    for name in ("ts.ts", "avi.avi", "two.mkv"):
+        got = decode_file(task(tmp_path / name, size=48))
+        true = sequential(tmp_path / name)
+        assert got.error is None, got
+        assert got.decoder.startswith("decord" if name == "two.mkv" else "pyav")
+        assert got.num_frames == len(true)
+        assert np.array_equal(got.frames, resize(true[middle(len(true), 8)], 48, True))
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_rotation_is_applied(tmp_path: Path, decoder: str) -> None:
+    flat, turned = tmp_path / "flat.mp4", tmp_path / "turned.mp4"
+    picture = np.zeros((4, 32, 64, 3), np.uint8)
+    picture[:, :16, :32] = (255, 0, 0)
+    encode(flat, picture, 4)
+    rotate(flat, turned)
+    got = decode_file(task(turned, decoder, num=1, size=32)).frames[0].astype(int)
+    still = decode_file(task(flat, decoder, num=1, size=32)).frames[0].astype(int)
+    corner = {"flat": np.argwhere(still[..., 0] > 200).mean(0), "turned": np.argwhere(got[..., 0] > 200).mean(0)}
+    assert corner["flat"].max() < 16 and corner["turned"][0] < 16 < corner["turned"][1]  # upper left -> upper right
+
+
+def rotate(source: Path, target: Path) -> None:
+    """A copy whose track matrix turns the picture by 90 degrees clockwise."""
+    data = bytearray(source.read_bytes())
+    one = (0x10000).to_bytes(4, "big")
+    identity = one + bytes(12) + one + bytes(12) + (0x40000000).to_bytes(4, "big")
+    spot = data.index(identity, data.index(b"tkhd"))
+    quarter = bytes(4) + one + bytes(4) + (-0x10000).to_bytes(4, "big", signed=True) + bytes(16)
+    data[spot : spot + 36] = quarter + (0x40000000).to_bytes(4, "big")
+    target.write_bytes(data)
+
+
+def broken(root: Path) -> dict[str, str]:
+    """Files no decoder can use, by name, with the reason each should get; three good ones among them."""
+    root.mkdir()
+    for name in ("good1.mp4", "good2.mp4", "good3.mp4"):
+        numbered(root / name)
+    whole = (root / "good1.mp4").read_bytes()
+    (root / "empty.mp4").write_bytes(b"")
+    (root / "text.mp4").write_text("this is no video\n" * 50)
+    (root / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:2,\ngood1.mp4\n#EXT-X-ENDLIST\n")
+    (root / "concat.mp4").write_text("ffconcat version 1.0\nfile good1.mp4\n")
+    (root / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (root / "no_index.mp4").write_bytes(whole[: len(whole) // 2])
+    numbered(root / "short.mp4", movflags="faststart")
+    (root / "short.mp4").write_bytes((root / "short.mp4").read_bytes()[:-300])
+    (root / "folder.mp4").mkdir()
+    os.mkfifo(root / "fifo.mp4")
+    with av.open(str(root / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate, sound.time_base = 16000, Fraction(1, 16000)
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    return {
+        "empty.mp4": "empty",
+        "text.mp4": "unreadable",
+        "playlist.mp4": "unreadable",
+        "concat.mp4": "unreadable",
+        "noise.mp4": "unreadable",
+        "no_index.mp4": "unreadable",
+        "short.mp4": "truncated",
+        "folder.mp4": "not_a_file",
+        "fifo.mp4": "not_a_file",
+        "sound.mp4": "no_video_stream",
+        "missing.mp4": "missing",
+    }
+
+
+def test_broken_files_are_rows_and_good_ones_survive(tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    reasons = broken(root)
+    names = sorted([*reasons, "good1.mp4", "good2.mp4", "good3.mp4"])
+    file = tmp_path / "rows.csv"
+    file.write_text("path,split,caption\n" + "".join(f"{n},test,x\n" for n in names))
+    data = DataConfig(dataset="folder", root=str(root), annotations=str(file), max_failed_share=0.9)
+    store = Store(tmp_path / "store")
+    manifest = steps.run(steps.ingest(store, data), store)
+    (root / "good2.mp4").unlink()  # between the steps
+    frames = steps.run(steps.decode(store, data, FramesConfig(), manifest), store)
+    assert {k: r["error"] for k, r in index(frames).items()} == {
+        **reasons,
+        "good1.mp4": None,
+        "good2.mp4": "missing",
+        "good3.mp4": None,
+    }
+    record = frames.record()
+    assert (record["rows_in"], record["rows_ok"], record["rows_failed"]) == (14, 2, 12)
+    assert record["facts"]["reasons"]["unreadable"] == 5
+    assert Frames(store, frames).batch([0, 1]).float().std() > 1
+    strict = data.model_copy(update={"max_failed_share": 0.5})
+    for artifact in [frames]:
+        for left in artifact.path.iterdir():
+            left.unlink()
+        artifact.path.rmdir()
+    with pytest.raises(WorkError, match=r"12 of 14 clips could not be decoded \(1 empty, 2 missing"):
+        steps.run(steps.decode(store, strict, FramesConfig(), manifest), store)
+
+
+def test_a_hung_task_costs_only_itself() -> None:
+    began = time.monotonic()
+    got = list(pool.run(time.sleep, [0.0, 60.0, 0.0, 0.0], workers=1, deadline_s=0.5))
+    assert [g if g is None else g.reason for g in got] == [None, "timeout", None, None]
+    assert time.monotonic() - began < 30
+
+
+def test_a_crash_costs_only_itself() -> None:
+    got = list(pool.run(os._exit, [7], workers=1, deadline_s=20))
+    assert [(g.reason, g.detail[-1]) for g in got] == [("crashed", "7")]
+    got = list(pool.run(abs, [-1, "x", -3], workers=1, deadline_s=20))
+    assert got[0] == 1 and got[1].reason == "failed" and "TypeError" in got[1].detail and got[2] == 3
+
+
+def test_a_caller_who_leaves_early_leaves_no_worker(tmp_path: Path) -> None:
+    outcomes = pool.run(time.sleep, [0.0, 60.0, 60.0], workers=1, deadline_s=100)
+    next(outcomes)
+    began = time.monotonic()
+    outcomes.close()
+    assert time.monotonic() - began < 20
+
+
+def test_choose_and_preflight_say_what_is_wrong(tmp_path: Path) -> None:
+    assert choose([0.0, 1.0, 2.0], None, None, 2) == [0, 1]
+    with pytest.raises(Unusable, match="no frame between 5 s"):
+        choose([0.0, 1.0], 5, None, 2)
+    with pytest.raises(Unusable, match="missing"):
+        preflight(tmp_path / "none.mp4")
+
+
+def test_normalise() -> None:
+    frames = torch.full((1, 2, 4, 5, 3), 255, dtype=torch.uint8)
+    frames[..., 2] = 0
+    out = normalise(frames)
+    assert out.shape == (1, 2, 3, 4, 5) and out.dtype == torch.float32
+    expected = torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, -0.406 / 0.225])
+    torch.testing.assert_close(out[0, 0, :, 0, 0], expected)
+    with pytest.raises(ValueError, match="uint8"):
+        normalise(frames.float())
+
+
+def test_features_come_back(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    store = Store(tmp_path)
+    tokens = np.arange(3 * 4 * 2, dtype=np.float16).reshape(3, 8)
+    rows = [{"clip_id": f"c{n}", "tokens": list(tokens[n]), "pooled": [float(n)] * 5} for n in range(3)]
+    with store.write("features", "k", 1, {}, {}) as draft:
+        schemas.write(draft.path / "features.parquet", rows, schemas.features(4, 2, 5, pa.float16()), row_group_size=2)
+        draft.facts |= {"num_tokens": 4, "width": 2, "pooled": 5}
+        draft.count(3)
+    features = Features(draft.artifact)
+    assert features.clip_ids == ["c0", "c1", "c2"]
+    got = features.tokens(features.rows_of(["c2", "c0"]))
+    assert got.dtype == torch.float32 and got.tolist() == tokens.reshape(3, 4, 2)[[2, 0]].tolist()
+    assert features.pooled([1]).tolist() == [[1.0] * 5]
