@@ -33,6 +33,8 @@ def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Referen
                 raise UserError(f"train.s2.phases.{phase.name} comes first and must train all, not {phase.trainable}")
             inputs = make_features(variant, frames, checkpoint)
         checkpoint = variant.do(fit_s2, config.model, config.train, phase, manifest, inputs, checkpoint)
+    if checkpoint is None:
+        raise UserError("train.s2.phases is empty; clip begins from s2, so give it one phase at least")
     return checkpoint
 
 

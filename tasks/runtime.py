@@ -3,11 +3,8 @@
 Prefect fixes its home and server settings when it is imported: `prepare` comes first.
 """
 
-import contextlib
-import fcntl
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from ivcore.errors import WorkError
@@ -47,7 +44,7 @@ def prepare(home: Path | str | None = None) -> Path:
     try:
         for name in ("artifacts", "mlflow", "prefect", "reports", "cache"):
             (home / name).mkdir(parents=True, exist_ok=True)  # Prefect makes its own without parents
-    except FileExistsError:
+    except (FileExistsError, NotADirectoryError):
         raise WorkError(f"workspace {home} is in the way of a file; give --home another folder") from None
     except OSError as e:
         raise WorkError(f"workspace {home} cannot be made ({e.strerror}); give --home a folder you may write") from None
@@ -67,12 +64,3 @@ def prepare(home: Path | str | None = None) -> Path:
 def tracking_uri() -> str:
     """MLflow's address: the user's, else the workspace's own database (after `prepare`)."""
     return os.environ[TRACKING]
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a file lock between processes; the kernel lets go of it when the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield

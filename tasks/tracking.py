@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ivcore.config import flatten
 from ivcore.errors import WorkError
 from ivcore.steps import Step
@@ -43,7 +45,7 @@ def client(uri: str) -> Any:
 @functools.cache
 def experiment(home: Path, uri: str) -> str:
     """Id of our experiment; the store is made once, under a lock: several processes on a fresh one break each other."""
-    with runtime.locked(home / "mlflow" / ".lock"):
+    with FileLock(home / "mlflow" / "create.lock"):
         try:
             mlflow = client(uri)
             found = mlflow.get_experiment_by_name(EXPERIMENT)

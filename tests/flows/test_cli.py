@@ -1,0 +1,64 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flows.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def _iv(*args, **env):
+    command = [sys.executable, "-m", "flows.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env}, timeout=120)
+
+
+def test_every_command_has_help_with_an_example_and_json():
+    assert {"demo", "run", "ingest", "decode", "featurize", "fit-s2", "fit-clip", "score", "report"} <= set(
+        main.commands
+    )
+    assert {"sql", "doctor", "parity"} <= set(main.commands)
+    for name in main.commands:
+        out = CliRunner().invoke(main, [name, "--help"]).output
+        assert f"Example:  iv {name}" in out and "--json" in out and "--debug" in out and "--home" in out
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["run", "nope"], "no run is named 'nope'"),
+        (["run", "demo", "--set", "train.clip.lrr=1"], "train.clip.lrr = 1: no such field"),
+        (["decode", "demo", "--set", "frames.num_frames=0"], "frames.num_frames = 0"),
+        (["run", "demo", "--seeds", "a"], "--seeds 'a' is no list"),
+    ],
+)
+def test_the_callers_mistake_is_one_line_and_2(args, says, tmp_path):
+    done = CliRunner().invoke(main, [*args, "--home", str(tmp_path / "ws")])
+    assert done.exit_code == 2 and done.stdout == ""
+    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "ws").exists()  # found before anything is made
+
+
+def test_a_workspace_in_the_way_of_a_file_is_one_line_and_1(tmp_path):
+    (tmp_path / "ws").write_text("")
+    done = _iv("ingest", "demo", "--json", IV_HOME=str(tmp_path / "ws"))
+    assert done.returncode == 1 and done.stdout == ""
+    assert "in the way of a file" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_one_line_and_1(tmp_path):
+    env = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    done = _iv("ingest", "demo", "--json", "--home", str(tmp_path / "ws"), **env)
+    assert done.returncode == 1 and done.stdout == "", done.stderr
+    assert "Failed to reach API" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_sql(tmp_path):
+    (tmp_path / "artifacts").mkdir()
+    done = CliRunner().invoke(main, ["sql", "select 1 as one", "--json", "--home", str(tmp_path)])
+    assert json.loads(done.stdout) == {"columns": ["one"], "rows": [[1]]}
+    assert CliRunner().invoke(main, ["sql", "drop table records", "--home", str(tmp_path)]).exit_code == 2

@@ -1,0 +1,234 @@
+"""The flow for real, under Prefect and MLflow, with made-up step bodies."""
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ivcore.config import parse
+from ivcore.errors import UserError, WorkError
+from tasks import runtime
+
+ROOT = Path(__file__).parents[2]
+CHAIN = ["ingest", "decode", "fit_s2", "featurize", "fit_clip", "score", "score"]
+
+
+def _stubs():
+    spec = importlib.util.spec_from_file_location("iv_stubs", ROOT / "tests" / "tasks" / "stubs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A workspace, Prefect's test server, and stub steps."""
+    patch = pytest.MonkeyPatch()
+    for name in runtime.QUIET | {runtime.TRACKING: "", "PREFECT_HOME": "", "MPLCONFIGDIR": ""}:
+        patch.setenv(name, "x")  # so that undo takes away what prepare sets
+        patch.delenv(name)
+    patch.setattr(runtime, "_ours", None)
+    home = runtime.prepare(tmp_path_factory.mktemp("flows") / "ws")
+    _stubs().install(patch)
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield home
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def config():
+    arms = [{"name": "plain"}, {"name": "other", "set": {"eval.k": 3}}]
+    clip = {"phases": [{"name": "pooler", "steps": 1, "trainable": "clip"}]}
+    return parse({"seeds": [0], "arms": arms, "train": {"clip": clip}})
+
+
+@pytest.fixture(scope="module")
+def first(home, config):
+    from flows.everything import everything
+
+    return everything(config, str(home))
+
+
+def _runs(home):
+    from tasks import tracking
+
+    uri = runtime.tracking_uri()
+    runs = tracking.client(uri).search_runs([tracking.experiment(home, uri)], max_results=1000)
+    return {r.info.run_id: r for r in reversed(runs)}  # oldest first
+
+
+def _parents(runs):
+    return [r for r in runs.values() if r.data.tags["iv.step"] == "pipeline"]
+
+
+def test_the_chain_runs_once_and_arms_share_what_is_equal(first):
+    assert [s["step"] for s in first] == CHAIN * 2 + ["report"]
+    made = [(s["arm"], s["step"], s["label"]) for s in first if not s["cached"]]
+    assert made == [("plain", s["step"], s["label"]) for s in first[:7]] + [
+        ("other", "score", "s2"), ("other", "score", "clip"), ("all", "report", "")]  # fmt: skip
+    assert all(s["mlflow_run_id"] and s["prefect_run_id"] and s["rows_in"] == 4 for s in first)
+
+
+def test_the_tree_can_be_walked_both_ways_by_tags_alone(home, first):
+    runs = _runs(home)
+    (parent,) = _parents(runs)
+    assert parent.info.status == "FINISHED" and parent.data.params["train.s2.phases.pretrain.steps"] == "450"
+    children = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 10 and len(runs) == 11
+    by_output = {r.data.tags["iv.output"]: r for r in children}
+    report = next(r for r in children if r.data.tags["iv.step"] == "report")
+    seen, todo = set(), [report]
+    while todo:  # from the report back to the data set
+        run = todo.pop()
+        seen.add(run.data.tags["iv.output"])
+        todo += [by_output[v] for k, v in run.data.tags.items() if k.startswith("iv.inputs.")]
+    assert seen == set(by_output)
+    flow_run = {s["prefect_run_id"] for s in first}
+    assert {r.data.tags["prefect.flow_run.id"] for r in runs.values()} == flow_run
+    for run in children:
+        assert run.info.status == "FINISHED" and run.data.tags["prefect.task_run.id"]
+        assert run.data.metrics["rows_failed"] == 1 and run.data.metrics["loss"] == pytest.approx(0.2)
+        digests = {i.dataset.digest for i in run.inputs.dataset_inputs}
+        assert digests == {v.split("/")[1] for k, v in run.data.tags.items() if k.startswith("iv.inputs.")}
+    stage = {s["key"]: s["mlflow_run_id"] for s in first if not s["cached"]}
+    assert {r.data.tags["iv.key"]: r.info.run_id for r in children} == stage
+
+
+def test_again_everything_is_found_and_says_where_from(home, config, first):
+    from flows.everything import everything
+
+    before = _runs(home)
+    again = everything(config, str(home))
+    assert all(s["cached"] for s in again)
+    assert [s["mlflow_run_id"] for s in again] == [s["mlflow_run_id"] for s in first]
+    after = _runs(home)
+    (parent,) = [after[i] for i in after.keys() - before.keys()]
+    tags = parent.data.tags
+    made = {s["step"]: s for s in first if s["arm"] == "plain"}
+    assert tags["reused_from.fit_s2.pretrain.plain.0"] == made["fit_s2"]["mlflow_run_id"]
+    assert tags["reused_key.fit_s2.pretrain.plain.0"] == f"s2/{made['fit_s2']['key']}"
+    assert len([t for t in tags if t.startswith("reused_from.")]) == 15
+    from ivcore.catalog import query
+
+    assert query(home, "select count(*) from stages where cached")[1] == [(15,)]
+
+
+def test_a_step_of_a_fresh_seed_goes_no_further(home, config):
+    from flows.single import single
+
+    stages = single(parse({"seeds": [5]}), "fit_s2", str(home))
+    assert [s["step"] for s in stages] == ["ingest", "decode", "fit_s2"]
+
+
+def test_frozen_trunks_read_features(home):
+    from flows.train import train
+
+    phases = [{"name": "pre", "steps": 1}, {"name": "match", "steps": 1, "trainable": "fusion"}]
+    clip = [{"name": "pool", "steps": 1, "trainable": "clip"}, {"name": "deep", "steps": 1, "trainable": "clip_trunk"}]
+    stages = train(parse({"train": {"s2": {"phases": phases}, "clip": {"phases": clip}}}), str(home))
+    from ivcore.store import Store
+
+    inputs = {
+        s["label"]: Store(home).get(f"{s['step'][4:]}/{s['key']}").record()["inputs"]
+        for s in stages
+        if s["step"].startswith("fit_")
+    }
+    assert {label: sorted(names) for label, names in inputs.items()} == {
+        "pre": ["frames", "manifest"],
+        "match": ["features", "init", "manifest"],
+        "pool": ["features", "init", "manifest"],
+        "deep": ["frames", "init", "manifest"],
+    }
+    assert inputs["pool"]["init"].startswith("s2/") and inputs["deep"]["init"].startswith("clip/")
+
+
+def test_an_arm_without_clip_scores_s2_alone(home):
+    from flows.evaluate import evaluate
+
+    stages = evaluate(parse({"train": {"clip": {"phases": []}}}), str(home))
+    assert [(s["step"], s["label"]) for s in stages if s["step"] == "score"] == [("score", "s2")]
+    with pytest.raises(UserError, match="phases is empty"):
+        evaluate(parse({"train": {"s2": {"phases": []}}}), str(home))
+
+
+def test_a_failed_step_ends_failed_with_its_reason_and_is_not_tried_again(home, monkeypatch):
+    from flows.everything import everything
+    from ivcore import steps
+    from ivcore.steps import Step
+
+    tries = []
+
+    def fail(draft, log):
+        tries.append(1)
+        raise UserError("frames.size_px = 1: too small")
+
+    monkeypatch.setattr(steps, "decode", lambda store, data, frames, m: Step("decode", "frames", {"no": 1}, {}, fail))
+    before = _runs(home)
+    with pytest.raises(UserError, match="too small"):
+        everything(parse({}), str(home))
+    assert tries == [1]
+    after = _runs(home)
+    new = {after[i].data.tags["iv.step"]: after[i] for i in after.keys() - before.keys()}
+    assert set(new) == {"pipeline", "decode"}
+    for run in new.values():
+        assert run.info.status == "FAILED" and "too small" in run.data.tags["iv.error"]
+
+
+def test_tracking_that_fails_costs_no_finished_step(home, monkeypatch, caplog):
+    from flows.prepare import prepare
+    from tasks import tracking
+
+    def broken(uri):
+        raise ConnectionError("tracking server gone")
+
+    monkeypatch.setattr(tracking, "client", broken)
+    monkeypatch.setattr(logging.getLogger("iv"), "propagate", True)
+    with caplog.at_level(logging.WARNING, "iv.tracking"):
+        stages = prepare(parse({"seeds": [9]}), str(home))
+    assert [s["cached"] for s in stages] == [False, False] and stages[0]["mlflow_run_id"] is None
+    assert "tracking server gone" in caplog.text
+
+
+def test_the_parent_is_found_again_on_a_retry(home):
+    from tasks import tracking
+
+    context = {"prefect.flow_run.id": "retry-1"}
+    one = tracking.open_parent(home, "n", {"run": "x"}, context)
+    tracking.close_parent(one, WorkError("first try"))
+    assert tracking.open_parent(home, "n", {"run": "x"}, context) == one
+    assert _runs(home)[one].info.status == "RUNNING"
+    tracking.close_parent(one)
+    assert _runs(home)[one].info.status == "FINISHED"
+
+
+def test_runs_of_killed_processes_are_closed(home):
+    from tasks import tracking
+
+    dead = tracking.open_parent(home, "dead", {"run": "x"}, {"iv.pid": "999999999"})
+    tracking.close_parent(tracking.open_parent(home, "next", {"run": "x"}, {}))
+    assert _runs(home)[dead].info.status == "KILLED"
+
+
+def test_deployments_name_flows_that_are_there():
+    import importlib
+
+    text = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    assert {d["name"] for d in text["deployments"]} == {"everything", "prepare", "train", "evaluate"}
+    for deployment in text["deployments"]:
+        name, _, flow = deployment["entrypoint"].rpartition(".")
+        found = getattr(importlib.import_module(name), flow)
+        found.validate_parameters(deployment["parameters"])
+        assert all("timezone" in s and s["active"] is False for s in deployment.get("schedules", []))
+
+
+def test_the_form_shows_what_a_parameter_means(home):
+    from flows.everything import everything
+
+    properties = everything.parameters.properties
+    assert "named run" in properties["config"]["description"] and "Workspace" in properties["home"]["description"]
+    assert "prefect" in sys.modules

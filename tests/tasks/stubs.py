@@ -1,0 +1,61 @@
+"""Made-up bodies of the seven steps: right kinds, keys and wiring, files of a few bytes, no torch."""
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from ivcore import steps
+from ivcore.steps import Step
+
+
+def _make(text):
+    def make(draft, log):
+        for i in range(5):
+            log({"loss": 1.0 / (i + 1)}, i)
+        (draft.path / "data.txt").write_text(text)
+        draft.count(3, 1)
+        draft.facts = {"vision_digest": "d" * 8}
+
+    return make
+
+
+def _step(name, kind, config, inputs, label=""):
+    return Step(name, kind, config, inputs, _make(name), label)
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the stubs in the place of ivcore.steps' functions and of ivcore.report."""
+    stubs = {
+        "ingest": lambda store, data: _step("ingest", "manifest", data.recipe(), {}),
+        "decode": lambda store, data, frames, m: _step("decode", "frames", frames.recipe(), {"manifest": m}),
+        "featurize": lambda store, f, t, frames, e: _step(
+            "featurize", "features", {"of": e.key, **f.recipe()}, {"frames": frames}
+        ),
+        "fit_s2": lambda *a: _fit("s2", *a),
+        "fit_clip": lambda *a: _fit("clip", *a),
+        "score": lambda store, e, t, m, f, c: _step(
+            "score", "scores", {"k": e.k}, {"manifest": m, "features": f, "checkpoint": c}, c.kind
+        ),
+        "report": lambda store, e, scores: _step("report", "report", e.recipe(), dict(scores)),
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(steps, name, stub)
+    report = ModuleType("ivcore.report")
+    report.publish = _publish
+    monkeypatch.setitem(sys.modules, "ivcore.report", report)
+
+
+def _fit(kind, store, model, train, phase, manifest, inputs, init):
+    before = {"init": init} if init else {}
+    config = {"seed": train.seed, "phase": phase.recipe()}
+    return _step(f"fit_{kind}", kind, config, {"manifest": manifest, inputs.kind: inputs, **before}, phase.name)
+
+
+def _publish(store, report, stages):
+    import json
+
+    folder = store.home / "reports" / "latest"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps({"schema": 1, "rows": [], "paired": [], "stages": stages}))
+    (folder / "report.html").write_text("<p>stub</p>")
