@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 
 from ivcore.errors import UserError
 
-KNOWN = ("path", "caption", "language", "split", "start_s", "end_s", "clip_id", "family")
 SPLITS = ("train", "val", "test")
 LANGUAGES = ("en", "zh", "es")
 

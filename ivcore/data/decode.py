@@ -5,6 +5,7 @@ decodes only the shards it had not finished, and a new clip costs only its own s
 """
 
 import collections
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -116,15 +117,16 @@ def _decoded(root: Path, frames: FramesConfig, clips: list[Row]) -> Iterator[Dec
     good = [clip for clip in clips if clip["error"] is None]
     tasks = [_task(root, frames, clip, frames.decoder) for clip in good]
     results = pool.run(decode_file, tasks, min(pool.num_workers(frames.workers), max(len(tasks), 1)), frames.deadline_s)
-    for clip in clips:
-        if clip["error"] is not None:
-            yield Decoded(None, error=clip["error"], detail="found when the data set was read")
-            continue
-        got = next(results)
-        if isinstance(got, pool.Lost) and frames.decoder == "auto":
-            again = [_task(root, frames, clip, "pyav")]
-            got = next(iter(list(pool.run(decode_file, again, 1, frames.deadline_s))))
-        yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
+    with contextlib.closing(results):
+        for clip in clips:
+            if clip["error"] is not None:
+                yield Decoded(None, error=clip["error"], detail="found when the data set was read")
+                continue
+            got = next(results)
+            if isinstance(got, pool.Lost) and frames.decoder == "auto":
+                again = [_task(root, frames, clip, "pyav")]
+                [got] = pool.run(decode_file, again, 1, frames.deadline_s)
+            yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
 
 
 def _task(root: Path, frames: FramesConfig, clip: Row, decoder: str) -> Task:

@@ -1,5 +1,6 @@
 """One clip to frames, in a worker process: choose the decoder, decode, resize. Imported by the fork server."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ try:
     from ivcore.data.decoders import decord
 except (ImportError, OSError):  # no wheel for this machine
     decord = None  # type: ignore[assignment]
+
+TICK = 1e-6  # seconds; times are rounded to binary fractions
+STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] \S+: ")  # decord begins with the time of day: no two runs would be alike
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def decode_file(task: Task) -> Decoded:
     except Unusable as e:
         return Decoded(None, error=e.reason, detail=e.detail[:300])
     except (av.error.FFmpegError, ValueError, RuntimeError, MemoryError) as e:
-        return Decoded(None, error="unreadable", detail=f"{type(e).__name__}: {e}"[:300])
+        return Decoded(None, error="unreadable", detail=f"{type(e).__name__}: {_words(e, task.path)}")
 
 
 def _decode(task: Task, table: Table) -> Decoded:
@@ -64,8 +68,10 @@ def _decode(task: Task, table: Table) -> Decoded:
             return _decoded(task, decord.VERSION, decord.decode(task.path, table, wanted), None)
         except Exception as e:  # decord raises its own type for nearly everything
             if task.decoder == "decord" or (isinstance(e, Unusable) and e.reason == "empty_window"):
-                raise e if isinstance(e, Unusable) else Unusable("unreadable", f"decord: {str(e).strip()}") from None
-            note = f"decord failed: {str(e).strip()}"[:300]
+                raise (
+                    e if isinstance(e, Unusable) else Unusable("unreadable", f"decord: {_words(e, task.path)}")
+                ) from None
+            note = f"decord failed: {_words(e, task.path)}"
     elif task.decoder == "decord":
         raise Unusable("unreadable", "decord is not installed on this machine; use decoder = auto or pyav")
     elif task.decoder == "auto":
@@ -77,6 +83,11 @@ def _decoded(task: Task, version: str, got: tuple[np.ndarray, list[int], list[fl
     frames, indices, times = got
     small = resize(frames, task.size_px, task.antialias)
     return Decoded(small, indices, [times[i] for i in indices], len(times), version, None, note)
+
+
+def _words(error: Exception, path: Path) -> str:
+    """What an error says, without what differs from run to run and from machine to machine; at most 200 characters."""
+    return STAMP.sub("", str(error).strip()).replace(str(path), path.name)[:200]
 
 
 def choose(times: list[float], start_s: float | None, end_s: float | None, num_frames: int) -> list[int]:
@@ -94,6 +105,3 @@ def choose(times: list[float], start_s: float | None, end_s: float | None, num_f
     if not inside:
         raise Unusable("empty_window", f"no frame between {start_s} s and {end_s} s; the file has {len(times)}")
     return [inside[i] for i in sampling.middle(len(inside), num_frames)]
-
-
-TICK = 1e-6  # seconds; times are rounded to binary fractions

@@ -48,7 +48,7 @@ def run(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int, dead
         workers: processes, at least 1.
         deadline_s: seconds a task may take, counted from when a worker takes it.
     """
-    pool = ProcessPool(max_workers=workers, context=context(), initializer=_alone)
+    pool = ProcessPool(max_workers=workers, context=context(), initializer=alone)
     waiting: deque[ProcessFuture] = deque()
     try:
         for task in tasks:
@@ -62,7 +62,7 @@ def run(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int, dead
         pool.join()
 
 
-def _alone() -> None:
+def alone() -> None:
     """One thread a worker: the workers are the parallelism."""
     import torch
 

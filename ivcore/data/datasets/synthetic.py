@@ -76,7 +76,7 @@ def _make(folder: Path, config: SyntheticConfig) -> int:
             for batch in batches:
                 bar.update(write(batch))
         else:
-            with ProcessPoolExecutor(pool.num_workers(0), mp_context=pool.context()) as workers:
+            with ProcessPoolExecutor(pool.num_workers(0), pool.context(), initializer=pool.alone) as workers:
                 for num in workers.map(write, batches):
                     bar.update(num)
     return len(clips)

@@ -1,5 +1,7 @@
 """Caption clean-up, tokenizers and frame sampling: literals, and upstream's recordings where they are at hand."""
 
+import doctest
+import importlib
 import json
 import subprocess
 import sys
@@ -30,6 +32,12 @@ def recorded() -> dict:
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, torch.Tensor]:
     return load_file(FOLDER / "data_io.safetensors")
+
+
+@pytest.mark.parametrize("name", ["sampling", "text", "wordpieces", "decode_file", "shapes.scenes", "shapes.wording"])
+def test_examples_in_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"ivcore.data.{name}"))
+    assert result.attempted >= 1 and result.failed == 0
 
 
 @pytest.mark.parametrize(
