@@ -7,7 +7,6 @@ the deadline the worker is killed and another takes its place (pebble does both)
 import multiprocessing
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
@@ -67,14 +66,18 @@ def alone() -> None:
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
 
 
-def _follow(parent: int) -> None:
-    """End this worker when the process that started it is gone: nobody would kill it at its deadline any more."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _follow() -> None:
+    """End this worker when the process that asked for it is gone: nobody would kill it at its deadline any more.
+
+    Not by the parent's pid: that is the fork server's, and workers keep the fork server alive.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _outcome(future: ProcessFuture, deadline_s: float) -> Any:

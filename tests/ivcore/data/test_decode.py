@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -280,6 +282,46 @@ def test_a_caller_who_leaves_early_leaves_no_worker(tmp_path: Path) -> None:
     began = time.monotonic()
     outcomes.close()
     assert time.monotonic() - began < 20
+
+
+SLEEPER = """
+import time
+from ivcore.data import pool
+
+if __name__ == "__main__":
+    for done in pool.run(time.sleep, [0.0, 300.0, 300.0], workers=1, deadline_s=1000):
+        print(done, flush=True)
+"""
+
+
+def test_workers_end_with_a_killed_caller(tmp_path: Path) -> None:
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER)
+    env = {**os.environ, "PYTHONPATH": str(Path(pool.__file__).parents[2])}
+    caller = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env)
+    assert caller.stdout.readline() == "None\n"
+    server_and_tracker = children(caller.pid)
+    workers = [pid for parent in server_and_tracker for pid in children(parent)]
+    assert workers
+    caller.kill()
+    caller.wait()
+    caller.stdout.close()
+    until = time.monotonic() + 10
+    while any(running(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(running(pid) for pid in workers)
+
+
+def children(parent: int) -> list[int]:
+    threads = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(pid) for thread in threads for pid in thread.read_text().split()]
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_choose_and_preflight_say_what_is_wrong(tmp_path: Path) -> None:
