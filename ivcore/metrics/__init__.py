@@ -1,0 +1,1 @@
+"""Retrieval metrics, matching as a second look, and how sure a difference is."""
