@@ -77,7 +77,7 @@ class VideoTextModel(PreTrainedModel):
         with no_init_weights():  # transformers would fill the towers from the global generator, only to be overwritten
             self.post_init()
         self.tie_weights(recompute_mapping=False)
-        initialise(self, self.config.seed, self.config.vision_shape())
+        initialise(self, self.config.seed, self.config.vision_shape(), self.config.init_std)
 
 
 @contextmanager

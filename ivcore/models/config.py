@@ -17,6 +17,7 @@ class S2Config(PretrainedConfig):
 
     size: str = "tiny"
     seed: int = 0  # of the initial weights
+    init_std: float = 0.02  # of the initial weights of both towers; upstream's at every size
     vision: dict[str, Any] | None = None  # the fields of VisionShape
     text: dict[str, Any] | None = None  # the fields of BertShape
     embed_dim: int = 128  # width both sides are projected to
@@ -42,6 +43,7 @@ class ClipConfig(PretrainedConfig):
 
     size: str = "tiny"
     seed: int = 0  # of the initial weights
+    init_std: float = 0.02  # of the initial weights of both towers; upstream's at every size
     vision: dict[str, Any] | None = None  # the fields of VisionShape
     text: dict[str, Any] | None = None  # the fields of LlamaShape or MobileClipShape, by its "kind"
     align_dim: int | None = None  # S/B/L14: pooled width -> this; None: the pooled vector is the embedding

@@ -7,8 +7,8 @@
 | layer scale                          | the size's layer_scale_init (left as built)                          |
 | vision position tables               | 3-D sines (posembed.sincos)                                          |
 | patch convolution                    | uniform +-1/sqrt(fan-in), torch's default, as upstream               |
-| vision Linear weights, class token   | truncated normal 0.02; block i's attn.proj and mlp.fc2 / sqrt(2 i)   |
-| BERT, LLaMA and heads                | normal 0.02, the padding row 0                                       |
+| vision Linear weights, class token   | truncated normal init_std; block i's attn.proj and mlp.fc2 / sqrt(2 i)   |
+| BERT, LLaMA and heads                | normal init_std, the padding row 0                                    |
 | text_projection, projection_layer    | normal 1/sqrt(hidden)                                                |
 | MobileCLIP positions                 | normal 1/sqrt(hidden)                                                |
 | temp                                 | the size's temp (left as built)                                      |
@@ -27,20 +27,18 @@ from torch import Tensor, nn
 from ivcore.models import posembed
 from ivcore.models.shapes import VisionShape
 
-STD = 0.02  # both towers, upstream
-
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int, vision: VisionShape) -> None:
+def initialise(model: nn.Module, seed: int, vision: VisionShape, std: float) -> None:
     """Fill every parameter of an s2 or clip model from `seed`; parameters on the meta device are left alone."""
     for name, parameter in model.named_parameters():
         if parameter.device.type == "meta" or name == "temp" or name.endswith(".gamma"):
             continue
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-        parameter.copy_(_start(name, parameter, generator, vision))
+        parameter.copy_(_start(name, parameter, generator, vision, std))
 
 
-def _start(name: str, parameter: Tensor, generator: torch.Generator, vision: VisionShape) -> Tensor:
+def _start(name: str, parameter: Tensor, generator: torch.Generator, vision: VisionShape, std: float) -> Tensor:
     value = torch.zeros(parameter.shape)
     if name.endswith("pos_embed") and name.startswith("vision_encoder."):
         is_image = "img_pos_embed" in name
@@ -58,10 +56,10 @@ def _start(name: str, parameter: Tensor, generator: torch.Generator, vision: Vis
     if name.endswith("positional_embedding.pos_embed.pos_embed"):
         return value.normal_(0.0, value.shape[-1] ** -0.5, generator=generator)
     if name.startswith("vision_encoder."):
-        nn.init.trunc_normal_(value, std=STD, a=-2.0, b=2.0, generator=generator)
+        nn.init.trunc_normal_(value, std=std, a=-2.0, b=2.0, generator=generator)
         branch_end = re.search(r"blocks\.(\d+)\.(attn\.proj|mlp\.fc2)\.weight$", name)
         return value.div_(math.sqrt(2.0 * (int(branch_end[1]) + 1))) if branch_end else value
-    value.normal_(0.0, STD, generator=generator)
+    value.normal_(0.0, std, generator=generator)
     if name.endswith(("word_embeddings.weight", "embed_tokens.weight")):
         value[0] = 0.0  # id 0 is padding
     return value

@@ -140,12 +140,13 @@ class _Run:
     def steps(self, batches: Batches, log: Log) -> list[dict[str, Any]]:
         """Run every step; returns the rows of the curves."""
         curves: list[dict[str, Any]] = []
+        figures: dict[str, float] = {}  # a loss that is not taken at every step keeps its last value
         start = time.monotonic()
         bar = tqdm(batches, total=self.phase.steps, desc=f"fit {self.phase.name}", unit="step", disable=None)
         with torch.random.fork_rng(devices=[]):  # stochastic depth and dropout draw from the global generator
             torch.manual_seed(self.draw.initial_seed())
             for step, batch in enumerate(bar):
-                figures = self._step(step, batch)
+                figures.update(self._step(step, batch))
                 self.samples += len(batch.rows)
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == self.phase.steps:
                     log(figures, step + 1)

@@ -105,7 +105,7 @@ def test_seed_decides_and_the_global_generator_is_left_alone() -> None:
 
 
 def test_start_is_as_the_table_says() -> None:
-    m = build_s2("tiny", 50, seed=0)
+    m = build_s2("tiny", 50, seed=0, init_std=0.02)
     v = m.vision_encoder
     assert v.blocks[0].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert v.blocks[2].mlp.fc2.weight.std().item() == pytest.approx(0.02 / 6**0.5, rel=0.05)
