@@ -19,18 +19,20 @@ MAX_TEXT_TOKENS = 4096  # padded text tokens in one pass of the fusion layers
 VIDEOS_AT_ONCE = 32  # videos whose tokens are read and whose keys and values are held at once
 
 
-def unite(t2v_top: np.ndarray, v2t_top: np.ndarray) -> np.ndarray:
+def unite(t2v_top: np.ndarray, v2t_top: np.ndarray, videos: np.ndarray | None = None) -> np.ndarray:
     """Every (text, video) pair that either direction needs, once: int [P, 2] sorted by video, then text.
 
     Args:
         t2v_top: int [T, k], videos that each text wants looked at.
-        v2t_top: int [V', k], texts that each video wants looked at (row v is video v).
+        v2t_top: int [V', k], texts that each video wants looked at.
+        videos: int [V'], the videos of those rows; None: row v is video v.
 
     >>> unite(np.array([[0], [0]]), np.array([[1], [0]])).tolist()
     [[0, 0], [1, 0], [0, 1]]
     """
     by_text = np.stack([np.arange(len(t2v_top)).repeat(t2v_top.shape[1]), t2v_top.ravel()], axis=1)
-    by_video = np.stack([v2t_top.ravel(), np.arange(len(v2t_top)).repeat(v2t_top.shape[1])], axis=1)
+    videos = np.arange(len(v2t_top)) if videos is None else videos
+    by_video = np.stack([v2t_top.ravel(), videos.repeat(v2t_top.shape[1])], axis=1)
     swapped = np.concatenate([by_text, by_video])[:, ::-1]  # video first, for the sort
     return np.ascontiguousarray(np.unique(swapped, axis=0)[:, ::-1])
 

@@ -1,0 +1,277 @@
+"""Step 6: a checkpoint and features -> scores.parquet: every head, language, text class and direction.
+
+Shapes: T texts, V videos of the gallery, E embedding, k candidates.
+
+sim is the cosine. dsl (dual softmax) multiplies it by a softmax over the other side's queries; it needs the whole test
+set at once, so a server cannot have it. match re-scores the k best by sim, each direction by its own list; its logit
+is not mixed with sim. Source: InternVideo2 multi_modality, tasks/retrieval_utils.py.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ivcore import schemas
+from ivcore.config import EvalConfig, TrainConfig
+from ivcore.data.loader import Captions, Features
+from ivcore.errors import UserError
+from ivcore.metrics.embed import Encoder, Texts, TokensOf
+from ivcore.metrics.latency import Server, gflop, milliseconds
+from ivcore.metrics.rerank import rerank, unite
+from ivcore.metrics.retrieval import MAX_ELEMENTS, UNSCORED, Ranked, ScoreOf, rank
+from ivcore.models import S2Model
+from ivcore.steps import Log
+from ivcore.store import Artifact, Draft, Store
+from ivcore.train import checkpoint as checkpoints
+
+DIRECTIONS = ("t2v", "v2t")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The texts of one language and length, in the order of caption_id, and who belongs to whom.
+
+    video: int [T], place of each text's clip in the gallery. asked: int [V'], the videos that have a text here: they
+    are the video-to-text queries. pairs: by direction int [P, 2], (query, candidate), sorted.
+    """
+
+    language: str
+    text_class: str
+    caption_ids: list[str]
+    captions: list[str]
+    video: np.ndarray
+    asked: np.ndarray
+    pairs: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """LANGUAGE/CLASS."""
+        return f"{self.language}/{self.text_class}"
+
+
+@torch.no_grad()
+def write_scores(
+    draft: Draft,
+    store: Store,
+    evaluation: EvalConfig,
+    train: TrainConfig,
+    manifest: Artifact,
+    features: Artifact,
+    checkpoint: Artifact,
+    log: Log,
+) -> None:
+    """Write scores.parquet; timings go to `draft.measured`, everything else is the same on every run.
+
+    Raises:
+        UserError: when the split has no captions to score.
+    """
+    torch.set_num_threads(train.threads)
+    device = checkpoints.device(train.device)
+    model, tokenizer = checkpoints.load(checkpoint.path)
+    facts = checkpoint.record()["facts"]
+    encoder = Encoder(model.to(device), tokenizer, facts["text_len"], device, getattr(torch, train.dtype))
+    source, captions = Features(features), Captions(manifest)
+    seen = set(source.clip_ids)
+    wanted = captions.clips(evaluation.split)
+    gallery = [clip for clip in wanted if clip in seen]
+    if not gallery:
+        raise UserError(f"split {evaluation.split!r} has no clip with features; eval.split names another, or add clips")
+    rows = np.array(source.rows_of(gallery))
+
+    def tokens_of(videos: np.ndarray) -> Tensor:
+        return source.tokens(rows[videos])
+
+    videos = encoder.videos(tokens_of, len(gallery))  # [V, E]
+    tables, queries, left_out, slices = [], 0, 0, {}
+    draft.measured["query_ms"], draft.facts["query_gflop"] = {}, {}
+    for part, dropped in _slices(captions, gallery, evaluation):
+        left_out += dropped
+        texts = encoder.texts(part.captions)
+        scorers = _scorers(encoder, part, texts, videos, tokens_of, evaluation.k)
+        for head, direction, score_of in scorers:
+            num = len(gallery) if direction == "t2v" else len(part.captions)
+            found = rank(score_of, num, part.pairs[direction], evaluation.k)
+            tables.append(_table(found, part, gallery, checkpoint.kind, head, direction))
+            queries += len(found.best)
+            log({f"r1/{head}/{part.name}/{direction}": 100.0 * float((found.best == 1).mean())}, queries)
+        slices[part.name] = {"n_texts": len(part.captions), "n_videos": len(gallery), "n_asked": len(part.asked)}
+        _costs(draft, encoder, part, texts, videos, tokens_of, evaluation)
+    if not tables:
+        raise UserError(f"split {evaluation.split!r} has no captions in {', '.join(evaluation.languages)}")
+    schemas.write(draft.path / "scores.parquet", pa.concat_tables(tables), schemas.SCORES)
+    record = features.record()
+    stored = np.dtype(record["config"].get("dtype", "float16")).itemsize
+    embedding = videos.shape[1] * videos.element_size()
+    tokens = record["facts"]["num_tokens"] * record["facts"]["width"] * stored
+    heads = ("sim", "dsl", "match") if checkpoint.kind == "s2" else ("sim", "dsl")
+    draft.facts.update(
+        model=checkpoint.kind,
+        heads=list(heads),
+        split=evaluation.split,
+        split_sha256=_digest(captions, gallery, evaluation),
+        slices=slices,
+        k=evaluation.k,
+        n_videos=len(gallery),
+        clips_left_out=len(wanted) - len(gallery),
+        texts_left_out=left_out,
+        text_len=facts["text_len"],
+        dtype=train.dtype,
+        device=device.type,
+        threads=train.threads,
+        index_bytes_per_video={h: embedding + (tokens if h == "match" else 0) for h in heads},
+    )
+    draft.count(ok=queries)
+
+
+def _slices(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> Iterator[tuple[Slice, int]]:
+    """Every language and length that has texts, and how many texts were left out because their clip has no features."""
+    place = {clip: n for n, clip in enumerate(gallery)}
+    for language in evaluation.languages:
+        for text_class in evaluation.text_classes:
+            every = captions.texts(language, text_class, evaluation.split)
+            rows = [row for row in every if row[1] in place]
+            if not rows:
+                continue
+            video = np.array([place[clip] for _, clip, _ in rows])
+            asked = np.unique(video)
+            texts = np.arange(len(rows))
+            back = np.stack([np.searchsorted(asked, video), texts], axis=1)
+            pairs = {"t2v": np.stack([texts, video], axis=1), "v2t": back[np.lexsort((texts, back[:, 0]))]}
+            ids, strings = [r[0] for r in rows], [r[2] for r in rows]
+            yield Slice(language, text_class, ids, strings, video, asked, pairs), len(every) - len(rows)
+
+
+def dual_weights(texts: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
+    """What dual softmax multiplies by beside exp: ([T] one over the sum over videos, [V] one over that over texts)."""
+    over_texts = torch.zeros(len(videos), dtype=torch.float64)
+    over_videos = []
+    for some in texts.split(max(1, MAX_ELEMENTS // len(videos))):
+        e = (some @ videos.T).exp().double()  # cosines: no overflow to guard against
+        over_texts += e.sum(dim=0)
+        over_videos.append(e.sum(dim=1))
+    return 1 / torch.cat(over_videos).float(), 1 / over_texts.float()
+
+
+def _scorers(
+    encoder: Encoder, part: Slice, texts: Texts, videos: Tensor, tokens_of: TokensOf, k: int
+) -> Iterator[tuple[str, str, ScoreOf]]:
+    """(head, direction, scores of a run of queries) of everything this model can be scored by."""
+    text = texts.embedding
+    sides = {"t2v": (text, videos), "v2t": (videos[part.asked], text)}
+    weights = dict(zip(("v2t", "t2v"), dual_weights(text, videos)))
+    sim: dict[str, ScoreOf] = {d: (lambda a, b, q=q, c=c: q[a:b] @ c.T) for d, (q, c) in sides.items()}  # type: ignore[misc]
+
+    def dsl(direction: str) -> ScoreOf:
+        def score(a: int, b: int) -> Tensor:
+            s = sim[direction](a, b)
+            return s * s.exp() * weights[direction]
+
+        return score
+
+    for direction in DIRECTIONS:
+        yield "sim", direction, sim[direction]
+        yield "dsl", direction, dsl(direction)
+    if isinstance(encoder.model, S2Model):
+        tops = {d: rank(sim[d], len(sides[d][1]), part.pairs[d], k).top for d in DIRECTIONS}
+        for direction, score_of in _match(encoder, part, texts, tokens_of, tops, len(videos)).items():
+            yield "match", direction, score_of
+
+
+def _match(
+    encoder: Encoder, part: Slice, texts: Texts, tokens_of: TokensOf, tops: dict[str, np.ndarray], num_videos: int
+) -> dict[str, ScoreOf]:
+    """Matching logits of each direction's own k candidates, UNSCORED elsewhere."""
+    assert isinstance(encoder.model, S2Model) and texts.states is not None and texts.mask is not None
+    pairs = unite(tops["t2v"], tops["v2t"], part.asked)
+    with encoder.arithmetic():
+        logits = rerank(encoder.model, texts.states, texts.mask, tokens_of, pairs)
+    logits = logits.clamp(min=UNSCORED + 1)  # whoever was looked at stands before whoever was not
+    num_texts = len(part.captions)
+    known = pairs[:, 1] * num_texts + pairs[:, 0]  # sorted: by video, then text
+
+    def scores(direction: str, first: int, last: int) -> Tensor:
+        top = tops[direction][first:last]  # [q, k]
+        query = np.arange(first, last)[:, None]
+        wanted = top * num_texts + query if direction == "t2v" else part.asked[query] * num_texts + top
+        out = torch.full((last - first, num_videos if direction == "t2v" else num_texts), UNSCORED)
+        return out.scatter_(1, torch.from_numpy(top), logits[torch.from_numpy(np.searchsorted(known, wanted))])
+
+    return {d: (lambda a, b, d=d: scores(d, a, b)) for d in DIRECTIONS}  # type: ignore[misc]
+
+
+def _table(found: Ranked, part: Slice, gallery: list[str], model: str, head: str, direction: str) -> pa.Table:
+    """The k best of each query and the true ones beyond them, as rows of SCORES sorted by query and rank."""
+    pairs, k = part.pairs[direction], found.top.shape[1]
+    num = len(found.top)
+    beyond = found.pair_rank > k
+    query = np.concatenate([np.arange(num).repeat(k), pairs[beyond, 0]])
+    candidate = np.concatenate([found.top.ravel(), pairs[beyond, 1]])
+    place = np.concatenate([np.tile(np.arange(1, k + 1), num), found.pair_rank[beyond]])
+    score = np.concatenate([found.top_score.ravel(), found.pair_score[beyond]])
+    width = max(len(gallery), len(part.captions))
+    is_true = np.isin(query * width + candidate, pairs[:, 0] * width + pairs[:, 1])
+    order = np.lexsort((place, query))
+    clips, texts = np.array(gallery, dtype=object), np.array(part.caption_ids, dtype=object)
+    asked, answers = (texts, clips) if direction == "t2v" else (clips[part.asked], texts)
+    columns = {
+        "query_id": asked[query[order]],
+        "candidate_id": answers[candidate[order]],
+        **{
+            name: np.full(len(order), value, dtype=object)
+            for name, value in (
+                ("model", model),
+                ("head", head),
+                ("direction", direction),
+                ("language", part.language),
+                ("text_class", part.text_class),
+            )
+        },
+        "rank": place[order].astype(np.int32),
+        "score": score[order].astype(np.float32),
+        "relevant": is_true[order],
+    }
+    schema = schemas.SCORES.schema()
+    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema)
+
+
+def _costs(
+    draft: Draft,
+    encoder: Encoder,
+    part: Slice,
+    texts: Texts,
+    videos: Tensor,
+    tokens_of: TokensOf,
+    evaluation: EvalConfig,
+) -> None:
+    """Time and count single queries, spread evenly over the slice."""
+    text_weight, video_weight = dual_weights(texts.embedding, videos)
+    server = Server(encoder, part.captions, texts, videos, tokens_of, evaluation.k, text_weight, video_weight)
+    has_match = isinstance(encoder.model, S2Model)
+    for direction, pool in (("t2v", np.arange(len(part.captions))), ("v2t", part.asked)):
+        spread = np.linspace(0, len(pool) - 1, min(evaluation.latency_queries, len(pool))).round().astype(int)
+        numbers = pool[spread].tolist()
+        heads = ["sim", "dsl"] + (["match"] if has_match else [])
+        if has_match and direction == "t2v" and server.keep_kv():
+            heads.append("match_cached")
+        for head in heads:
+
+            def ask(number: int, direction: str = direction, head: str = head) -> Tensor:
+                return server.ask(direction, head, number)
+
+            name = f"{head}/{part.name}/{direction}"
+            draft.facts["query_gflop"][name] = gflop(ask, numbers)
+            draft.measured["query_ms"][name] = milliseconds(ask, numbers, encoder.device)
+
+
+def _digest(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> str:
+    """sha256, hex, of what was asked: the clips of the gallery, then every caption with its clip."""
+    sha = hashlib.sha256("\n".join(gallery).encode())
+    for part, _ in _slices(captions, gallery, evaluation):
+        for caption_id, caption, video in zip(part.caption_ids, part.captions, part.video):
+            sha.update(f"\n{part.name}\t{caption_id}\t{gallery[video]}\t{caption}".encode())
+    return sha.hexdigest()
