@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,14 +76,11 @@ def show_progress() -> None:
 
 
 def quiet_prefect() -> None:
-    """Keep Prefect's account of a failed run off the terminal; the dashboard still has it."""
-    import prefect.logging.configuration
+    """Keep Prefect's tracebacks off the terminal, its server's too: the error comes once, as our line.
 
-    prefect.logging.configuration.setup_logging()
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.addFilter(lambda record: record.levelno < logging.ERROR)
+    Has to come before Prefect is imported. The dashboard has the tracebacks, `--debug` ours.
+    """
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def load(config: str, sets: tuple[str, ...], seeds: str | None) -> Any:
@@ -96,21 +94,29 @@ def load(config: str, sets: tuple[str, ...], seeds: str | None) -> Any:
     return load(config, sets)
 
 
-def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str, Any]:
+def run_flow(config: Any, home: str | None, debug: bool = False, step: str | None = None) -> dict[str, Any]:
     """Run the whole flow, or up to a step, and give what a command prints."""
     from tasks import runtime
 
     show_progress()
     place = runtime.prepare(home)  # before Prefect is imported
-    quiet_prefect()
-    if step is None:
-        from flows.everything import everything
+    runtime.need_room(place, runtime.START_MB)  # a server that finds none would be waited for in vain
+    if not debug:
+        quiet_prefect()
+    try:
+        if step is None:
+            from flows.everything import everything
 
-        stages = everything(config, str(place))
-    else:
-        from flows.single import single
+            stages = everything(config, str(place))
+        else:
+            from flows.single import single
 
-        stages = single(config, step, str(place))
+            stages = single(config, step, str(place))
+    except (UserError, WorkError):
+        raise
+    except Exception:
+        runtime.need_room(place, runtime.FULL_MB)  # on a full disk things fail in many words; this is the plain one
+        raise
     return {"home": str(place), "stages": stages}
 
 
@@ -160,7 +166,7 @@ def main() -> None:
 def demo(seed: int, sets: tuple[str, ...], home: str | None, as_json: bool, debug: bool) -> None:
     """Make synthetic videos, run the whole flow on them and print the verdict."""
     with reported(debug):
-        verdict(run_flow(load("demo", sets, str(seed)), home), as_json)
+        verdict(run_flow(load("demo", sets, str(seed)), home, debug), as_json)
 
 
 @main.command(cls=Example, example="iv run my.toml --set train.clip.lr=1e-4 --seeds 0,1,2")
@@ -170,7 +176,7 @@ def demo(seed: int, sets: tuple[str, ...], home: str | None, as_json: bool, debu
 def run(config: str, sets: tuple[str, ...], seeds: str | None, home: str | None, as_json: bool, debug: bool) -> None:
     """Run the whole flow of CONFIG: a TOML file or the name of a run."""
     with reported(debug):
-        verdict(run_flow(load(config, sets, seeds), home), as_json)
+        verdict(run_flow(load(config, sets, seeds), home, debug), as_json)
 
 
 def _step_command(step: str, says: str) -> None:
@@ -186,9 +192,9 @@ def _step_command(step: str, says: str) -> None:
         with reported(debug):
             checked = load(config, sets, seeds)
             if step == "report":
-                verdict(run_flow(checked, home), as_json)
+                verdict(run_flow(checked, home, debug), as_json)
             else:
-                summary(run_flow(checked, home, step), as_json)
+                summary(run_flow(checked, home, debug, step), as_json)
 
 
 EARLIER = "Earlier steps are found or made."

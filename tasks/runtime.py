@@ -4,6 +4,7 @@ Prefect fixes its home and server settings when it is imported: `prepare` comes 
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 TRACKING = "MLFLOW_TRACKING_URI"
+START_MB = 64  # Prefect's and MLflow's databases, and then something
+FULL_MB = 2
 _ours: str | None = None  # the tracking address we set ourselves, to tell it from the user's
 
 
@@ -59,6 +62,15 @@ def prepare(home: Path | str | None = None) -> Path:
         _ours = f"sqlite:///{home}/mlflow/mlflow.db"
         os.environ[TRACKING] = _ours
     return home
+
+
+def need_room(home: Path, megabytes: int) -> None:
+    """WorkError when the workspace's disk has less room than that."""
+    free = shutil.disk_usage(home).free // 2**20
+    if free < megabytes:
+        raise WorkError(
+            f"the disk of workspace {home} is full ({free} MB free); make room or give --home another folder"
+        )
 
 
 def tracking_uri() -> str:
