@@ -148,6 +148,9 @@ class Phase(Branch):
         description="other_scenes leaves clips of the same family (the binding swaps) out of the contrastive softmax.",
     )
     vtm: float = Field(0.0, ge=0, description="Weight of the matching loss (s2).")
+    even_negatives: float = Field(
+        0.0, ge=0, le=1, description="Share of matching negatives drawn evenly instead of by similarity (published: 0)."
+    )
     mlm: float = Field(0.0, ge=0, description="Weight of the masked-language loss (s2).")
     loss_every: int = Field(1, ge=1, description="Matching and masked-language losses are taken every this many steps.")
     token_drop: float = Field(

@@ -51,7 +51,7 @@ def s2_losses(
     if full and (phase.vtm or phase.mlm):
         kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
     if full and phase.vtm:
-        negatives = vtm_negatives(video.detach(), text.detach(), model.temp.detach(), batch.samples, draw)
+        negatives = _negatives(video.detach(), text.detach(), model.temp.detach(), batch.samples, phase, draw)
         losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, *negatives)
     if full and phase.mlm:
         corrupted, labels = mlm_corrupt(
@@ -67,6 +67,18 @@ def s2_losses(
         chosen = labels != -100
         losses["mlm"] = mlm_loss(model.mlm_logits(fused[chosen])[None], labels[chosen][None])
     return losses
+
+
+def _negatives(
+    video: Tensor, text: Tensor, temp: Tensor, samples: Tensor, phase: Phase, draw: torch.Generator
+) -> list[Tensor]:
+    """Hard negatives, some replaced by even draws: from nothing, matching learns nothing if all it meets are swaps."""
+    hard = vtm_negatives(video, text, temp, samples, draw)
+    if not phase.even_negatives:
+        return list(hard)
+    even = vtm_negatives(video, text, 1e6, samples, draw)
+    easy = (torch.rand(len(samples), generator=draw) < phase.even_negatives).to(samples.device)
+    return [torch.where(easy, e, h) for e, h in zip(even, hard, strict=True)]
 
 
 def clip_losses(model: ClipModel, batch: Inputs, phase: Phase) -> dict[str, Tensor]:
