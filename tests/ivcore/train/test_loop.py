@@ -1,0 +1,130 @@
+"""The loop on a handful of made-up videos: same bytes for a seed, frozen weights stay, losses fall."""
+
+import pytest
+import torch
+
+from ivcore import config, schemas, steps
+from ivcore.errors import WorkError
+from ivcore.store import Store
+from ivcore.train import loop
+
+SMALL = [
+    "data.synthetic.train_clips=48",
+    "data.synthetic.val_clips=8",
+    "data.synthetic.test_clips=8",
+    "frames.workers=1",
+    "train.threads=1",
+    "train.s2.batch_size=16",
+    "train.clip.batch_size=16",
+    'train.s2.phases=[{name="all", steps=12, warmup_steps=2, vtm=1.0, mlm=1.0, token_drop=0.5, batches="families"},'
+    ' {name="last", steps=3, trainable="fusion", vtc=0.0, vtm=1.0, batches="neighbours"}]',
+    'train.clip.phases=[{name="text", steps=4, trainable="clip_text", languages=["en", "zh"], long_share=0.5},'
+    ' {name="pooler", steps=3, trainable="clip", languages=["en", "zh"]}]',
+]
+
+
+class Chain:
+    """Artifacts of the chain in one workspace."""
+
+    def __init__(self, home, sets=()):
+        self.store = Store(home)
+        self.config = config.variants(config.load("demo", [*SMALL, *sets]))[0][2]
+        c = self.config
+        self.manifest = self.run(steps.ingest(self.store, c.data))
+        self.frames = self.run(steps.decode(self.store, c.data, c.frames, self.manifest))
+        first, last = c.train.s2.phases
+        self.first = self.run(self.s2(first, self.frames, None))
+        self.features = self.run(steps.featurize(self.store, c.features, c.train, self.frames, self.first))
+        self.last = self.run(self.s2(last, self.features, self.first))
+
+    def run(self, step):
+        return steps.run(step, self.store)
+
+    def s2(self, phase, inputs, init):
+        return steps.fit_s2(self.store, self.config.model, self.config.train, phase, self.manifest, inputs, init)
+
+    def clip(self, phase, init):
+        c = self.config
+        return steps.fit_clip(self.store, c.model, c.train, phase, self.manifest, self.features, init)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    return Chain(tmp_path_factory.mktemp("chain"))
+
+
+def files(artifact):
+    return artifact.record()["files"]
+
+
+def test_same_seed_same_bytes(chain, tmp_path):
+    again = Chain(tmp_path)
+    assert files(again.first) == files(chain.first)
+    assert files(again.features) == files(chain.features)
+    assert files(again.last) == files(chain.last)
+
+
+def test_curves_hold_every_loss_and_contrast_falls(chain):
+    rows = list(schemas.rows(chain.first.path / "curves.parquet", schemas.CURVES))
+    assert {"loss/vtc", "loss/vtm", "loss/mlm", "lr", "temp", "grad_norm"} <= {r["name"] for r in rows}
+    contrast = [r["value"] for r in rows if r["name"] == "loss/vtc"]
+    assert contrast[-1] < contrast[0]
+
+
+def test_fusion_phase_leaves_the_tower_and_its_features_alone(chain):
+    assert chain.last.record()["facts"]["vision_digest"] == chain.first.record()["facts"]["vision_digest"]
+    c = chain.config
+    assert steps.featurize(chain.store, c.features, c.train, chain.frames, chain.last).key == chain.features.key
+
+
+def test_clip_trains_what_its_policy_says_and_nothing_else(chain):
+    text, pooler = chain.config.train.clip.phases
+    first = chain.run(chain.clip(text, chain.last))
+    second = chain.run(chain.clip(pooler, first))
+    facts = second.record()["facts"]
+    assert facts["digest_before"] == facts["digest_after"]
+    assert all(n == "temp" or n.startswith("vision_encoder.clip_projector.") for n in facts["trained_names"])
+    assert 0 < facts["params_trained"] < facts["params_total"]
+
+
+def test_a_frozen_weight_that_moves_is_an_error(chain, monkeypatch):
+    def moving(model, stage, phase):
+        optimiser = adamw(model, stage, phase)
+        frozen = next(p for n, p in model.named_parameters() if n.endswith("patch_embed.proj.bias"))
+        optimiser.register_step_post_hook(lambda *_: frozen.data.add_(torch.finfo(torch.float32).eps))
+        return optimiser
+
+    adamw = loop.adamw
+    monkeypatch.setattr(loop, "adamw", moving)
+    other = chain.config.train.clip.phases[0].model_copy(update={"steps": 2})
+    step = chain.clip(other, chain.last)
+    with pytest.raises(WorkError, match="frozen"):
+        chain.run(step)
+    assert chain.store.find("clip", step.key) is None
+
+
+def test_not_finite_stops_and_names_the_step(chain, monkeypatch):
+    monkeypatch.setattr(
+        loop,
+        "normalise",
+        lambda frames: torch.full_like(frames, float("nan"), dtype=torch.float32).permute(0, 1, 4, 2, 3),
+    )
+    phase = chain.config.train.s2.phases[0].model_copy(update={"steps": 2, "batches": "random"})
+    with pytest.raises(WorkError, match="phase all, step 1"):
+        chain.run(chain.s2(phase, chain.frames, None))
+
+
+def test_only_the_clip_rate_changed_leaves_s2_keys_alone(chain):
+    other = config.variants(config.load("demo", [*SMALL, "train.clip.lr=1e-4"]))[0][2]
+    c = chain.config
+    assert (
+        steps.fit_s2(
+            chain.store, c.model, other.train, other.train.s2.phases[0], chain.manifest, chain.frames, None
+        ).key
+        == chain.first.key
+    )
+    one, two = (
+        steps.fit_clip(chain.store, c.model, t, t.clip.phases[0], chain.manifest, chain.features, chain.last).key
+        for t in (c.train, other.train)
+    )
+    assert one != two
