@@ -6,12 +6,14 @@ Clips of one family are near-twins, so their queries succeed and fail together; 
 more certainty than there is. Whole families are drawn instead. Values are 0-1 or differences of them; answers percent.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
 LEVEL = 0.95
+MAX_COUNTS = 2_000_000  # draws held at once
 # Two-sided 5 % test with 80 % power: normal quantiles 1.960 + 0.842.
 DETECTABLE = 2.802
 
@@ -123,13 +125,19 @@ def _draw(values: np.ndarray, family: np.ndarray, samples: int, seed: int) -> tu
     _, where = np.unique(np.asarray(family), return_inverse=True)
     groups = int(where.max()) + 1
     sums, sizes = np.bincount(where, values, groups), np.bincount(where, minlength=groups).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    out = np.empty(samples)
-    step = max(1, 2_000_000 // groups)  # counts held at once
-    for first in range(0, samples, step):
-        counts = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(step, samples - first))  # [b, G]
-        out[first : first + step] = (counts @ sums) / (counts @ sizes)
-    return out, groups
+    if samples * groups <= MAX_COUNTS:
+        blocks = [_counts(groups, samples, seed)]
+    else:
+        rng, step = np.random.default_rng(seed), max(1, MAX_COUNTS // groups)
+        sizes_of = [min(step, samples - first) for first in range(0, samples, step)]
+        blocks = (rng.multinomial(groups, np.full(groups, 1 / groups), size=b) for b in sizes_of)  # type: ignore[assignment]
+    return np.concatenate([(counts @ sums) / (counts @ sizes) for counts in blocks]), groups
+
+
+@functools.lru_cache(maxsize=4)
+def _counts(groups: int, samples: int, seed: int) -> np.ndarray:
+    """How often each family is drawn in each sample, float64 [B, G]; the same for every table of as many families."""
+    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=samples).astype(np.float64)
 
 
 def _percentiles(drawn: np.ndarray) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from ivcore.models import build_clip, build_s2
 from ivcore.store import Artifact, Store
 
 NUM, K = 14, 4
-WORDS = "red blue circle square moving up down left right staying still".split()
+WORDS = ["red", "blue", "circle", "square", "moving", "up", "down", "left", "right", "staying", "still"]
 EVAL = EvalConfig(k=K, latency_queries=10, languages=("en", "zh"), bootstrap=100)
 TRAIN = TrainConfig(threads=1, device="cpu")
 

@@ -1,0 +1,162 @@
+"""Where a table of scores comes from: manifest, frames, features, and every training phase behind the checkpoint."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ivcore import schemas
+from ivcore.store import Artifact, Store
+
+MAX_POINTS = 120  # of a curve in the report
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one model, of one arm and seed, and what stands behind them."""
+
+    arm: str
+    seed: int
+    model: str
+    scores: Artifact
+    store: Store
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """The scores' record."""
+        return self.scores.record()
+
+    def input(self, name: str) -> Artifact:
+        """An input of the scores: manifest, features or checkpoint."""
+        return self.store.get(self.record["inputs"][name])
+
+    @functools.cached_property
+    def frames(self) -> Artifact | None:
+        """The frames that the features were made from, if the store still has them."""
+        id = self.input("features").record()["inputs"].get("frames")
+        kind, _, key = (id or "/").partition("/")
+        return self.store.find(kind, key) if id else None
+
+    @functools.cached_property
+    def phases(self) -> list[dict[str, Any]]:
+        """The record of every training phase, first to last, s2's before clip's; each names its `kind`."""
+        records = [self.input("checkpoint").record()]
+        while "init" in records[0]["inputs"]:
+            records.insert(0, self.store.get(records[0]["inputs"]["init"]).record())
+        return records
+
+    def costs(self) -> dict[str, float | None]:
+        """Training cost of everything behind the model, and of its own stage alone (clip stands on s2's trunk)."""
+        own = [p for p in self.phases if p["kind"] == self.model]
+        return {
+            "train_gflop": _sum(p["facts"].get("train_gflop") for p in self.phases),
+            "train_cpu_s": _sum(p.get("cpu_s") for p in self.phases),
+            "train_own_gflop": _sum(p["facts"].get("train_gflop") for p in own),
+            "train_own_cpu_s": _sum(p.get("cpu_s") for p in own),
+        }
+
+    def languages(self) -> list[str]:
+        """Languages that the model's own stage was trained on; empty when the records do not say."""
+        own = [_phase(p) for p in self.phases if p["kind"] == self.model]
+        return sorted({language for p in own for language in p.get("languages", ())})
+
+
+def trace(store: Store, name: str, scores: Artifact) -> Scored:
+    """The scores named ARM.SEED.MODEL."""
+    arm, seed, model = name.split(".")
+    return Scored(arm, int(seed), model, scores, store)
+
+
+def _sum(values: Any) -> float | None:
+    known = [v for v in values if v is not None]
+    return round(float(sum(known)), 3) if known else None
+
+
+def _phase(record: dict[str, Any]) -> dict[str, Any]:
+    """What a phase was told to do: its recipe, and over that what the checkpoint itself says."""
+    return {**record["config"].get("phase", {}), **record["facts"].get("condition", {})}
+
+
+def condition(scored: Scored) -> str:
+    """In words: which negatives the contrastive and the matching loss of s2 saw. What matching gains hangs on it."""
+    phases = [_phase(p) for p in scored.phases if p["kind"] == "s2"]
+    grouped = [p for p in phases if p.get("batches", "random") != "random" and p.get("group_share", 1) > 0]
+    contrast = [p for p in grouped if p.get("vtc", 1) > 0 and p.get("trainable", "all") != "fusion"]
+    match_saw = any(p.get("vtm", 0) > 0 for p in grouped)
+    contrast_saw = any(p.get("vtc_negatives", "all") == "all" for p in contrast)
+    if not any(p.get("vtm", 0) > 0 for p in phases):
+        words = "the matching head was not trained"
+    elif match_saw and not contrast_saw:
+        how = "they were left out of its softmax" if contrast else "it was not trained on those batches"
+        words = (
+            f"the hard negatives (swaps, near neighbours) were shown to matching, not to the contrastive loss: {how}"
+        )
+    elif match_saw:
+        words = "the contrastive loss saw the same kind of hard negatives (swaps, near neighbours) as matching"
+        if any(p.get("vtc", 1) == 0 or p.get("trainable") == "fusion" for p in grouped if p.get("vtm", 0) > 0):
+            words += ", but matching alone was trained on the last of them"
+    elif contrast_saw:
+        words = "the contrastive loss saw hard negatives, matching did not"
+    else:
+        words = "all batches were random: neither loss was shown hard negatives on purpose"
+    return words + _stale(phases)
+
+
+def _stale(phases: list[dict[str, Any]]) -> str:
+    """A warning when the text tower went on moving after matching was last trained."""
+    last = max((n for n, p in enumerate(phases) if p.get("vtm", 0) > 0), default=len(phases))
+    moved = any(p.get("trainable", "all") in ("all", "vtc_head") for p in phases[last + 1 :])
+    return "; the text tower moved after matching was last trained, so read this arm by sim" if moved else ""
+
+
+def frozen(scored: Scored) -> dict[str, Any]:
+    """What stood still: counts, names and digests of the last phase, and how much each phase behind it trained."""
+    last = scored.phases[-1]["facts"]
+    return {
+        "model": scored.model,
+        "phase": last.get("phase"),
+        "total": last.get("params_total"),
+        "trained": last.get("params_trained"),
+        "trained_names": last.get("trained_names", []),
+        "digest_before": last.get("digest_before"),
+        "digest_after": last.get("digest_after"),
+        "phases": [
+            {
+                "model": p["kind"],
+                "phase": p["facts"].get("phase"),
+                "total": p["facts"].get("params_total"),
+                "trained": p["facts"].get("params_trained"),
+                "unmoved": p["facts"].get("digest_before") == p["facts"].get("digest_after"),
+                "steps": p["facts"].get("steps"),
+                "samples": p["facts"].get("samples"),
+                "train_gflop": p["facts"].get("train_gflop"),
+                "cpu_s": p.get("cpu_s"),
+                "wall_s": p.get("wall_s"),
+            }
+            for p in scored.phases
+        ],
+    }
+
+
+def curves(scored: Scored) -> Iterator[dict[str, Any]]:
+    """Losses of the model's own stage over all its phases, thinned to means: {phase, name, step [...], value [...]}."""
+    before = 0
+    for record in scored.phases:
+        if record["kind"] != scored.model:
+            continue
+        path = scored.store.path(record["kind"], record["key"]) / "curves.parquet"
+        rows = list(schemas.rows(path, schemas.CURVES)) if path.is_file() else []
+        for name in sorted({r["name"] for r in rows if r["name"].startswith("loss")}):
+            points = [(before + r["step"], r["value"]) for r in rows if r["name"] == name]
+            width = -(-len(points) // MAX_POINTS)
+            groups = [points[n : n + width] for n in range(0, len(points), width)]
+            yield {
+                "arm": scored.arm,
+                "seed": scored.seed,
+                "model": scored.model,
+                "phase": record["facts"].get("phase", ""),
+                "name": name,
+                "step": [g[-1][0] for g in groups],
+                "value": [round(sum(v for _, v in g) / len(g), 5) for g in groups],
+            }
+        before += record["facts"].get("steps", 0)

@@ -1,0 +1,167 @@
+"""The report's pictures as SVG: recall with intervals, recall against latency, losses.
+
+Words stay words (they can be selected and searched) and take the page's colour, so one picture serves dark and light.
+The same verdict gives the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+INK = "#010203"  # stands for the page's own colour until the SVG is done
+STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, and both read on white and on black
+    "s2/sim": ("#3f87d0", "o"),
+    "s2/dsl": ("#7d8fa3", "D"),
+    "s2/match": ("#d9772b", "^"),
+    "clip/sim": ("#2a9d74", "s"),
+    "clip/dsl": ("#8a9a5b", "v"),
+}
+OTHER = ("#9467bd", "P")
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+RC: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": "#888888",
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+}
+
+
+def pictures(verdict: Mapping[str, Any]) -> dict[str, str]:
+    """SVG by name: recall, latency, and losses where there are curves."""
+    out = {"recall": _recall(verdict), "latency": _latency(verdict)}
+    if verdict["curves"]:
+        out["losses"] = _losses(verdict)
+    return out
+
+
+def _recall(verdict: Mapping[str, Any]) -> str:
+    """One panel an arm and direction; a line a language and class, a marker a head."""
+    with matplotlib.rc_context({**RC, "svg.hashsalt": "recall"}):
+        spread = verdict["spread"]
+        arms = verdict["protocol"]["arms"]
+        places = list(dict.fromkeys((s["language"], s["text_class"]) for s in spread))
+        heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
+        height = len(arms) * (0.7 + 0.13 * len(places) * (len(heads) + 1.5)) + 0.5
+        fig = Figure(figsize=(8, height), layout="constrained")
+        axes = fig.subplots(len(arms), 2, sharex=True, sharey=True, squeeze=False)
+        for (arm, row), (column, direction) in ((x, y) for x in zip(arms, axes) for y in enumerate(DIRECTIONS)):
+            ax: Axes = row[column]
+            ax.set_title((f"{arm}: " if len(arms) > 1 else "") + DIRECTIONS[direction], loc="left")
+            for s in spread:
+                if (s["arm"], s["direction"]) != (arm, direction):
+                    continue
+                head = f"{s['model']}/{s['head']}"
+                y = places.index((s["language"], s["text_class"])) + (heads.index(head) + 1) / (len(heads) + 1.5) - 0.5
+                low, high = s["r1_ci95"]
+                color, marker = STYLE.get(head, OTHER)
+                ax.plot([low, high], [y, y], color=color, lw=1.3)
+                ax.plot([s["r1"]], [y], color=color, marker=marker, ms=4.5, ls="")
+            ax.set_yticks(range(len(places)), [" ".join(p) for p in places])
+            ax.set_ylim(len(places) - 0.5, -0.5)
+            ax.set_xlim(0, 100)
+            ax.grid(axis="x")
+            ax.tick_params(axis="y", length=0)
+        for ax in axes[-1]:
+            ax.set_xlabel("R@1, percent, with 95 % interval")
+        _legend(fig, heads)
+        return _svg(fig, "recall", "R@1 of every model and head by language, with 95 percent intervals")
+
+
+def _latency(verdict: Mapping[str, Any]) -> str:
+    """R@1 against the median time of a query, a marker a head, language and class."""
+    with matplotlib.rc_context({**RC, "svg.hashsalt": "latency"}):
+        spread = [s for s in verdict["spread"] if s["query_ms_p50"]]
+        heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
+        fig = Figure(figsize=(8, 3.4), layout="constrained")
+        axes = fig.subplots(1, 2, sharex=True, sharey=True)
+        for ax, direction in zip(axes, DIRECTIONS):
+            ax.set_title(DIRECTIONS[direction], loc="left")
+            for s in spread:
+                if s["direction"] == direction:
+                    color, marker = STYLE.get(f"{s['model']}/{s['head']}", OTHER)
+                    ax.plot([s["query_ms_p50"]], [s["r1"]], color=color, marker=marker, ms=5, ls="", alpha=0.85)
+            ax.set_xlabel("median of one query, milliseconds")
+            ax.set_ylim(0, 100)
+            ax.grid()
+            if spread:
+                ax.set_xscale("log")
+                ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+                ax.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
+        axes[0].set_ylabel("R@1, percent")
+        _legend(fig, heads)
+        return _svg(fig, "latency", "R@1 against the median time of one query")
+
+
+def _losses(verdict: Mapping[str, Any]) -> str:
+    """One panel an arm and model; a colour a loss, a line a seed, a bar where a phase begins."""
+    with matplotlib.rc_context({**RC, "svg.hashsalt": "losses"}):
+        curves = [c for c in verdict["curves"] if c["name"] != "loss"] or list(verdict["curves"])
+        panels = list(dict.fromkeys((c["arm"], c["model"]) for c in curves))
+        names = list(dict.fromkeys(c["name"] for c in curves))
+        colors = ["#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b"]
+        columns = min(2, len(panels))
+        lines = -(-len(panels) // columns)
+        fig = Figure(figsize=(8, 0.4 + 2.3 * lines), layout="constrained")
+        axes = fig.subplots(lines, columns, squeeze=False).ravel()
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+        for ax, panel in zip(axes, panels):
+            several = len(verdict["protocol"]["arms"]) > 1
+            ax.set_title(": ".join(panel) if several else panel[1], loc="left")
+            mine = [c for c in curves if (c["arm"], c["model"]) == panel]
+            for c in mine:
+                color = colors[names.index(c["name"]) % len(colors)]
+                ax.plot(c["step"], c["value"], color=color, lw=1.1, alpha=0.9)
+            for phase in dict.fromkeys(c["phase"] for c in mine):
+                start = min(c["step"][0] for c in mine if c["phase"] == phase)
+                ax.axvline(start, color=INK, lw=0.5, ls=":")
+                ax.annotate(
+                    phase, (start, 1), (2, -2), ("data", "axes fraction"), "offset points", va="top", fontsize=7
+                )
+            ax.set_xlabel("step")
+            ax.set_ylim(bottom=0)
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            ax.grid(axis="y")
+        handles = [
+            matplotlib.lines.Line2D([], [], color=colors[n % len(colors)], label=name.removeprefix("loss/"))
+            for n, name in enumerate(names)
+        ]
+        fig.legend(handles=handles, loc="outside upper right", ncols=len(names))
+        return _svg(fig, "losses", "Training losses by step")
+
+
+def _legend(fig: Figure, heads: list[str]) -> None:
+    handles = [
+        matplotlib.lines.Line2D([], [], color=STYLE.get(h, OTHER)[0], marker=STYLE.get(h, OTHER)[1], ls="", label=h)
+        for h in heads
+    ]
+    if handles:
+        fig.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0.2)
+
+
+def _svg(fig: Figure, name: str, words: str) -> str:
+    """The figure as an <svg> element: no prolog, no date, ids of its own, text and axes in the page's colour."""
+    out = io.StringIO()
+    fig.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{words}" ', 1)

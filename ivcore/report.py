@@ -1,0 +1,199 @@
+"""Step 7: scores -> verdict.json; and the verdict, with what each stage took, as report.json and one report.html."""
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ivcore.config import EvalConfig
+from ivcore.errors import UserError, WorkError
+from ivcore.metrics import lineage, verdict, words
+from ivcore.metrics.examples import examples
+from ivcore.steps import Log
+from ivcore.store import Artifact, Draft, Store
+
+SCHEMA = 1
+VERDICT = "verdict.json"
+
+
+def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Mapping[str, Artifact], log: Log) -> None:
+    """Write verdict.json: everything of report.json but the stages.
+
+    Args:
+        scores: by ARM.SEED.MODEL, e.g. main.0.s2.
+
+    Raises:
+        UserError: when there are no scores.
+    """
+    if not scores:
+        raise UserError("there are no scores to report; run a model first")
+    runs = [lineage.trace(store, name, artifact) for name, artifact in scores.items()]
+    found = verdict.outcomes(runs)
+    rows = verdict.rows(runs, found, evaluation)
+    clips = [r for r in runs if r.model == "clip"]
+    out: dict[str, Any] = {
+        "schema": SCHEMA,
+        "protocol": _protocol(runs, rows, evaluation),
+        "rows": rows,
+        "spread": verdict.spread(found, rows, evaluation),
+        "paired": verdict.paired(runs, found, evaluation),
+        "frozen": lineage.frozen((clips or runs)[0]),
+        "advice": [],
+        "curves": [curve for run in runs for curve in lineage.curves(run)],
+        "examples": examples(runs, evaluation.examples, evaluation.seed),
+    }
+    out["summary"] = words.summary(out)
+    (draft.path / VERDICT).write_text(_json(out), encoding="utf-8")
+    for row in rows:
+        log({f"r1/{row['model']}/{row['head']}/{row['direction']}": row["r1"]}, row["seed"])
+    draft.facts.update(summary=out["summary"], num_rows=len(rows), num_paired=len(out["paired"]))
+    draft.count(ok=len(rows))
+
+
+def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation: EvalConfig) -> dict[str, Any]:
+    """What was asked, of how much, and how the numbers are to be read."""
+    facts = runs[0].record["facts"]
+    manifest = runs[0].input("manifest").record()
+    first = next(iter(facts["slices"].values()))
+    left_out = {
+        (r.arm, r.seed): (r.record["facts"]["clips_left_out"], r.record["facts"]["texts_left_out"]) for r in runs
+    }
+    clips, texts = (sum(x) for x in zip(*left_out.values()))
+    notes = [
+        "At equal scores a wrong candidate ranks before a true one.",
+        "A query with several true candidates counts the best of them.",
+        f"match re-ranks the {evaluation.k} best by sim of each direction; what it did not look at ranks last.",
+        "dsl (dual softmax) uses all test queries at once, which a server answering one query cannot.",
+        "Intervals: bootstrap of whole families of clips (a scene and its swaps), 95 %. "
+        "They hold for these trained weights and other test clips, one comparison at a time.",
+        "A text query is timed from the string on; a video query from its stored tokens, the trunk not included.",
+        "train_cpu_s and train_gflop count every phase behind a model (clip: s2's too); train_own_* its own stage.",
+        f"Left out because their video could not be read: {clips} clips, {texts} captions."
+        if clips or texts
+        else "No clip of the split was left out.",
+    ]
+    return {
+        "dataset": manifest["config"].get("dataset", "unknown"),
+        "split": facts["split"],
+        "split_sha256": facts["split_sha256"],
+        "split_sha256_by_seed": {f"{r.arm}.{r.seed}": r.record["facts"]["split_sha256"] for r in runs},
+        "n_texts": first["n_texts"],
+        "n_videos": facts["n_videos"],
+        "slices": facts["slices"],
+        "languages": list(dict.fromkeys(r["language"] for r in rows)),
+        "text_classes": list(dict.fromkeys(r["text_class"] for r in rows)),
+        "arms": list(dict.fromkeys(r.arm for r in runs)),
+        "seeds": sorted({r.seed for r in runs}),
+        "frames": rows[0]["frames"],
+        "k": evaluation.k,
+        "bootstrap": evaluation.bootstrap,
+        "conditions": {r.arm: lineage.condition(r) for r in runs if r.model == "s2"},
+        "notes": notes,
+    }
+
+
+def publish(store: Store, report: Artifact, stages: list[dict[str, Any]]) -> Path:
+    """Write reports/latest anew (report.json, report.html, pictures); a reader sees the old one or the new one, whole.
+
+    `latest` is a link to a folder beside it: a link can be replaced in one move, a folder that is not empty cannot.
+    """
+    from ivcore.pictures import pictures
+
+    try:
+        found = json.loads((report.path / VERDICT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as e:
+        raise WorkError(f"{report.path / VERDICT} cannot be read ({e}); delete {report.path} and run again") from None
+    found["stages"] = stages
+    drawn = pictures(found)
+    files = {"report.json": _json(found), "report.html": page(found, drawn)}
+    files |= {f"{name}.svg": svg for name, svg in drawn.items()}
+    reports = store.home / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
+    latest = reports / "latest"
+    before = latest.resolve() if latest.is_symlink() else None
+    folder = reports / f".{report.key}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
+    folder.mkdir()
+    for name, text in files.items():
+        with (folder / name).open("w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+    _sync(folder)
+    link = folder.with_name(f"{folder.name}.link")
+    link.symlink_to(folder.name)
+    if latest.is_dir() and not latest.is_symlink():  # as copied from elsewhere
+        shutil.rmtree(latest)
+    link.replace(latest)
+    _sync(reports)
+    if before is not None and before.parent == reports.resolve() and before.name != folder.name:
+        shutil.rmtree(before, ignore_errors=True)
+    _sweep(reports)
+    return latest
+
+
+def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
+    """The report as one page of HTML that needs no network."""
+    folder = Path(__file__).parent
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    env.filters |= {"num": _num, "size": lambda n: "" if n is None else f"{n / 1024:.1f} KiB"}
+    pooled = verdict.pooled(found["paired"])
+    places = list(dict.fromkeys((s["language"], s["text_class"]) for s in found["spread"]))
+    safe = {name: Markup(svg) for name, svg in drawn.items()}
+    return env.get_template("report.html.j2").render(v=found, pictures=safe, pooled=pooled, places=places, words=words)
+
+
+def terminal(found: dict[str, Any]) -> str:
+    """R@1 of every head by language and class, both directions, and the summary."""
+    places = list(dict.fromkeys((s["language"], s["text_class"]) for s in found["spread"]))
+    lines = []
+    for arm in found["protocol"]["arms"]:
+        mine = [s for s in found["spread"] if s["arm"] == arm]
+        r1 = {(s["model"], s["head"], s["language"], s["text_class"], s["direction"]): s["r1"] for s in mine}
+        ms = {(s["model"], s["head"]): s["query_ms_p50"] for s in reversed(mine) if s["direction"] == "t2v"}
+        lines.append(
+            f"{'R@1 t2v/v2t':<14}" + "".join(f"{f'{a} {b}':>13}" for a, b in places) + f"{'ms/query':>10}   {arm}"
+        )
+        for model, head in dict.fromkeys((s["model"], s["head"]) for s in mine):
+            cells = []
+            for place in places:
+                both = [r1.get((model, head, *place, d)) for d in ("t2v", "v2t")]
+                cells.append(f"{'/'.join('-' if x is None else f'{x:.1f}' for x in both):>13}")
+            lines.append(f"{f'{model}/{head}':<14}{''.join(cells)}{_num(ms.get((model, head)), 1):>10}")
+        lines.append("")
+    return "\n".join(lines + [f"- {s}" for s in found["summary"]])
+
+
+def _num(value: float | None, digits: int = 1) -> str:
+    """A number, or nothing where there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sweep(reports: Path) -> None:
+    """Remove what publishers of this machine that are no longer alive left behind."""
+    keep = (reports / "latest").resolve().name
+    for left in reports.glob(f".*.{socket.gethostname()}.*"):
+        parts = left.name.removesuffix(".link").split(".")
+        alive = parts[-2].isdigit() and int(parts[-2]) != os.getpid() and Path(f"/proc/{parts[-2]}").exists()
+        if left.name != keep and not alive:
+            left.unlink() if left.is_symlink() else shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,349 @@
+"""The report over made-up scores with known recalls: figures, words, page, publishing."""
+
+import json
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ivcore import pictures, schemas, steps
+from ivcore.config import EvalConfig
+from ivcore.errors import UserError, WorkError
+from ivcore.metrics import words
+from ivcore.metrics.examples import strip
+from ivcore.report import page, publish, terminal
+from ivcore.store import Artifact, Store
+
+NUM = 40  # clips, in families of 4
+EVAL = EvalConfig(k=4, bootstrap=200, examples=4)
+CAPTION = 'a <script>alert("x")</script> & red circle'
+PHASES = {
+    "hidden": [
+        {"name": "words", "batches": "random", "vtc": 1.0, "vtm": 0.0, "trainable": "all"},
+        {"name": "bind", "batches": "families", "vtc": 1.0, "vtm": 1.0, "vtc_negatives": "other_scenes"},
+    ],
+    "seen": [{"name": "bind", "batches": "families", "vtc": 1.0, "vtm": 1.0, "vtc_negatives": "all"}],
+}
+RIGHT = {  # share of queries answered right, by arm, model and head
+    "hidden": {
+        ("s2", "sim"): 0.3,
+        ("s2", "dsl"): 0.35,
+        ("s2", "match"): 0.9,
+        ("clip", "sim"): 0.9,
+        ("clip", "dsl"): 0.8,
+    },
+    "seen": {("s2", "sim"): 0.9, ("s2", "dsl"): 0.9, ("s2", "match"): 0.9},
+}
+
+
+def write(store: Store, kind: str, name: str, inputs: dict[str, Artifact], config: dict, fill) -> Artifact:
+    with store.write(kind, name, 1, config, {k: a.id for k, a in inputs.items()}) as draft:
+        fill(draft)
+        draft.count(1)
+    return draft.artifact
+
+
+def data(store: Store, seed: int) -> tuple[Artifact, Artifact]:
+    """(manifest, features) with frames behind them."""
+    clips = [f"c{n:02d}" for n in range(NUM)]
+
+    def fill_manifest(draft):
+        none = dict.fromkeys(("start_s", "end_s", "duration_s", "width", "height", "fps", "codec", "error"))
+        rows = [
+            {"clip_id": c, "path": c, "sha256": "", "bytes": 1, "split": "test", "family": f"f{n // 4}", **none}
+            for n, c in enumerate(clips)
+        ]
+        texts = [
+            {"caption_id": f"{c}-{lang}", "clip_id": c, "language": lang, "text_class": "short", "caption": CAPTION}
+            for c in clips
+            for lang in ("en", "zh")
+        ]
+        schemas.write(draft.path / "manifest.parquet", rows, schemas.MANIFEST)
+        schemas.write(draft.path / "captions.parquet", texts, schemas.CAPTIONS)
+
+    def fill_shard(draft):
+        video = np.random.default_rng(0).integers(0, 255, (NUM, 8, 16, 16, 3)).astype(np.uint8)
+        rows = [{"clip_id": c, "frames": v.tobytes()} for c, v in zip(clips, video)]
+        schemas.write(draft.path / "frames.parquet", rows, schemas.FRAME_SHARD)
+
+    manifest = write(store, "manifest", f"m{seed}", {}, {"dataset": "made_up"}, fill_manifest)
+    shard = write(store, "frame_shard", f"s{seed}", {}, {}, fill_shard)
+
+    def fill_frames(draft):
+        none = dict.fromkeys(c.name for c in schemas.FRAMES.columns)
+        rows = [{**none, "clip_id": c, "shard": shard.id, "row": n} for n, c in enumerate(clips)]
+        schemas.write(draft.path / "index.parquet", rows, schemas.FRAMES)
+        draft.facts.update(num_frames=8, size_px=16)
+
+    frames = write(store, "frames", f"f{seed}", {"manifest": manifest}, {}, fill_frames)
+    return manifest, write(store, "features", f"t{seed}", {"frames": frames}, {}, lambda draft: None)
+
+
+def checkpoint(store: Store, kind: str, arm: str, seed: int, init: Artifact | None) -> Artifact:
+    phases = PHASES[arm] if kind == "s2" else [{"name": "pooler", "trainable": "clip", "batches": "random"}]
+    for phase in phases:
+
+        def fill(draft, phase=phase):
+            rows = [
+                {"phase": phase["name"], "step": s, "name": n, "value": 3.0 / s}
+                for s in range(10, 2000, 10)
+                for n in ("loss", "loss/vtc", "lr")
+            ]
+            schemas.write(draft.path / "curves.parquet", rows, schemas.CURVES)
+            draft.facts.update(phase=phase["name"], steps=2000, samples=64, params_total=100, params_trained=20)
+            draft.facts.update(trained_names=["temp"], digest_before="aa", digest_after="aa", train_gflop=10.0)
+
+        inputs = {"init": init} if init else {}
+        init = write(
+            store, kind, f"{arm}{seed}{phase['name']}", inputs, {"phase": {"languages": ["en"], **phase}}, fill
+        )
+    return init
+
+
+def scores(store: Store, arm: str, seed: int, model: str, made: tuple[Artifact, Artifact], point: Artifact) -> Artifact:
+    heads = {head: share for (m, head), share in RIGHT[arm].items() if m == model}
+    rng = np.random.default_rng(seed)
+
+    def fill(draft):
+        rows, ms, flop = [], {}, {}
+        for language in ("en", "zh"):
+            for head, share in heads.items():
+                for direction in ("t2v", "v2t"):
+                    name = f"{head}/{language}/short/{direction}"
+                    ms[name], flop[name] = {"p50": 1.0 + len(head), "p95": 9.0}, 0.5
+                    for n in range(NUM):
+                        clip, text = (f"c{n:02d}", f"c{n:02d}-{language}")
+                        query, true = (text, clip) if direction == "t2v" else (clip, text)
+                        other = f"c{(n + 1) % NUM:02d}" + ("" if direction == "t2v" else f"-{language}")
+                        order = [true, other] if rng.random() < share else [other, true]
+                        rows += [
+                            {"query_id": query, "candidate_id": c, "model": model, "head": head, "direction": direction}
+                            | {"language": language, "text_class": "short", "rank": r, "score": 1.0 / r}
+                            | {"relevant": c == true}
+                            for r, c in enumerate(order, 1)
+                        ]
+        schemas.write(draft.path / "scores.parquet", rows, schemas.SCORES)
+        draft.measured["query_ms"] = ms
+        draft.facts.update(
+            split="test", split_sha256="ab", n_videos=NUM, clips_left_out=0, texts_left_out=0, text_len=32, k=4,
+            dtype="float32", device="cpu", query_gflop=flop, index_bytes_per_video=dict.fromkeys(heads, 512),
+            slices={"en/short": {"n_texts": NUM, "n_videos": NUM}},
+        )  # fmt: skip
+
+    inputs = {"manifest": made[0], "features": made[1], "checkpoint": point}
+    return write(store, "scores", f"{arm}{seed}{model}", inputs, {}, fill)
+
+
+def build(store: Store, arms=("hidden", "seen"), seeds=(0, 1)) -> dict[str, Artifact]:
+    out = {}
+    for seed in seeds:
+        made = data(store, seed)
+        for arm in arms:
+            s2 = checkpoint(store, "s2", arm, seed, None)
+            out[f"{arm}.{seed}.s2"] = scores(store, arm, seed, "s2", made, s2)
+            if arm == "hidden":
+                clip = checkpoint(store, "clip", arm, seed, s2)
+                out[f"{arm}.{seed}.clip"] = scores(store, arm, seed, "clip", made, clip)
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("home"))
+    report = steps.run(steps.report(store, EVAL, build(store)), store)
+    return store, report, json.loads((report.path / "verdict.json").read_text())
+
+
+STAGES = [{"step": "ingest", "key": "k1", "cached": True, "wall_s": 1.0, "cpu_s": 0.5, "rows_ok": 3, "rows_failed": 0}]
+
+
+def one(table: list[dict], **wanted) -> dict:
+    found = [r for r in table if all(r[k] == v for k, v in wanted.items())]
+    assert len(found) == 1, (wanted, len(found))
+    return found[0]
+
+
+def test_rows_hold_the_contract(made):
+    verdict = made[2]
+    assert len(verdict["rows"]) == (5 + 3) * 2 * 2 * 2
+    row = one(verdict["rows"], arm="hidden", seed=0, model="s2", head="match", language="en", direction="t2v")
+    assert (row["k"], row["frames"], row["max_text_len"], row["n"], row["families"]) == (4, 8, 32, NUM, 10)
+    assert row["r1_ci95"][0] <= row["r1"] <= row["r1_ci95"][1]
+    assert (row["query_ms_p50"], row["train_gflop"], row["index_bytes_per_video"]) == (6.0, 20.0, 512)
+    assert row["metrics"]["r5"] == 100.0 and row["source"] == "measured" and row["language_trained"] is True
+    clip = one(verdict["rows"], seed=1, model="clip", head="sim", language="zh", direction="v2t")
+    assert clip["train_gflop"] == 30.0 and clip["train_own_gflop"] == 10.0 and clip["language_trained"] is False
+
+
+def test_spread_is_over_seeds(made):
+    verdict = made[2]
+    row = one(verdict["spread"], arm="seen", model="s2", head="sim", language="en", direction="t2v")
+    each = [
+        one(verdict["rows"], arm="seen", seed=s, model="s2", head="sim", language="en", direction="t2v")["r1"]
+        for s in (0, 1)
+    ]
+    assert row["n"] == 2 * NUM and row["r1"] == row["mean"] == pytest.approx(sum(each) / 2)
+    assert (row["min"], row["max"]) == (min(each), max(each)) and row["sd"] == pytest.approx(
+        np.std(each, ddof=1), abs=1e-3
+    )
+
+
+def test_paired_within_and_between_arms(made):
+    table = made[2]["paired"]
+    gain = one(table, arm="hidden", arm_b="hidden", seed=None, a="s2/match", b="s2/sim", language="en", direction="t2v")
+    assert gain["is_clear"] and gain["delta_r1"] > 30 and gain["families"] == 20 and len(gain["by_seed"]) == 2
+    assert gain["p"] < 0.001 and "not to the contrastive loss" in gain["condition"]
+    same = one(table, arm="seen", arm_b="seen", seed=None, a="s2/match", b="s2/sim", language="en", direction="t2v")
+    assert "contrastive loss saw the same" in same["condition"]
+    control = one(table, arm="hidden", arm_b="seen", a="s2/match", b="s2/sim", language="en", direction="t2v")
+    assert control["condition"].count(":") >= 2
+    assert not any(p["arm"] == "seen" and "clip" in p["b"] for p in table)
+
+
+def test_summary_claims_no_more_than_the_intervals(made):
+    verdict = made[2]
+    text = "\n".join(verdict["summary"])
+    assert "s2 with matching is ahead of s2 by similarity" in text
+    assert "no difference shown between s2 with matching and clip" in text
+    assert "Condition of that: the hard negatives" in text
+    assert "Control, matching against the best similarity of any arm" in text
+    assert "s2 Chinese" in text
+    for p in verdict["paired"]:
+        claims = "is ahead of" in words.difference(p)
+        assert claims == (p["ci95"][0] > 0 or p["ci95"][1] < 0)
+
+
+def test_frozen_curves_and_examples(made):
+    verdict = made[2]
+    frozen = verdict["frozen"]
+    assert (frozen["model"], frozen["total"], frozen["trained"], frozen["trained_names"]) == ("clip", 100, 20, ["temp"])
+    assert [p["phase"] for p in frozen["phases"]] == ["words", "bind", "pooler"]
+    curve = [c for c in verdict["curves"] if (c["arm"], c["seed"], c["phase"]) == ("hidden", 0, "bind")]
+    assert {c["name"] for c in curve} == {"loss", "loss/vtc"}
+    assert curve[0]["step"][-1] == 3990 and len(curve[0]["step"]) <= 120
+    assert [e["drawn"] for e in verdict["examples"]] == ["drawn at random", "the heads differ"] * 2
+    for e in verdict["examples"]:
+        assert e["picture"].startswith("data:image/png") and {a["head"] for a in e["answers"]} == {"sim", "match"}
+
+
+class Strict(HTMLParser):
+    """Every element that is opened is closed, and nothing comes from elsewhere."""
+
+    VOID = ("meta", "link", "br", "img", "input")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value:
+                assert value.startswith(("data:", "#")), (tag, value)
+            if name == "id":
+                self.ids.append(value)
+        assert tag != "script"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+
+def test_page_is_whole_escaped_and_needs_no_network(made):
+    verdict = {**made[2], "stages": STAGES}
+    html = page(verdict, pictures.pictures(verdict))
+    parser = Strict()
+    parser.feed(html)
+    parser.close()
+    assert not parser.open
+    assert len(parser.ids) == len(set(parser.ids))
+    assert "&lt;script&gt;" in html and "<script>" not in html and "@import" not in html
+    for line in verdict["summary"]:
+        assert line[:20].split("'")[0] in html
+    assert "prefers-color-scheme: dark" in html and "@media print" in html
+
+
+def test_pictures_are_svg_and_the_same_every_time(made):
+    one_, two = pictures.pictures(made[2]), pictures.pictures(made[2])
+    assert one_ == two and set(one_) == {"recall", "latency", "losses"}
+    for svg in one_.values():
+        assert ElementTree.fromstring(svg).tag.endswith("svg") and "currentColor" in svg and pictures.INK not in svg
+
+
+def test_publish_replaces_the_old_report_whole(made):
+    store, report, _ = made
+    latest = publish(store, report, STAGES)
+    assert latest == store.home / "reports" / "latest"
+    assert {p.name for p in latest.iterdir()} == {
+        "report.json", "report.html", "recall.svg", "latency.svg", "losses.svg"
+    }  # fmt: skip
+    assert json.loads((latest / "report.json").read_text())["stages"] == STAGES
+    done = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(len(json.loads((latest / "report.json").read_text())["stages"]))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    publish(store, report, STAGES * 2)
+    done.set()
+    reader.join()
+    assert set(seen) <= {1, 2} and seen
+    assert len(list((store.home / "reports").iterdir())) == 2  # the link and its folder
+
+
+def test_publish_over_a_real_folder_and_leftovers(made):
+    store, report, _ = made
+    reports = store.home / "reports"
+    publish(store, report, [])
+    target = (reports / "latest").resolve()
+    (reports / "latest").unlink()
+    target.rename(reports / "latest")
+    publish(store, report, STAGES)
+    assert (reports / "latest").is_symlink() and len(list(reports.iterdir())) == 2
+
+
+def test_damaged_verdict_is_one_line(tmp_path):
+    store = Store(tmp_path)
+    report = write(store, "report", "r", {}, {}, lambda d: (d.path / "verdict.json").write_text("{"))
+    with pytest.raises(WorkError, match="cannot be read"):
+        publish(store, report, [])
+
+
+def test_terminal_is_short(made):
+    text = terminal(made[2])
+    assert "s2/match" in text and "hidden" in text and len(text.splitlines()) < 40
+
+
+def test_one_seed_one_model(tmp_path):
+    store = Store(tmp_path)
+    report = steps.run(steps.report(store, EVAL, build(store, ("seen",), (0,))), store)
+    verdict = json.loads((report.path / "verdict.json").read_text())
+    assert verdict["frozen"]["model"] == "s2" and verdict["spread"][0]["sd"] is None
+    assert any(line.startswith("One seed") for line in verdict["summary"])
+    publish(store, report, [])
+    with pytest.raises(UserError, match="no scores"):
+        steps.run(steps.report(store, EVAL, {}), store)
+
+
+def test_strip_shrinks_large_frames():
+    assert strip(np.zeros((8, 256, 256, 3), np.uint8)).startswith("data:image/png;base64,")
+    assert strip(np.zeros((1, 16, 16, 3), np.uint8)) != strip(np.zeros((2, 16, 16, 3), np.uint8))
+
+
+if __name__ == "__main__":  # a page to look at: python tests/ivcore/test_report.py FOLDER
+    import sys
+
+    home = Store(Path(sys.argv[1]))
+    print(publish(home, steps.run(steps.report(home, EVAL, build(home)), home), STAGES))
