@@ -1,6 +1,7 @@
 """The console script `iv`. Each command parses, calls one function and prints one result; heavy imports are inside."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import click
 
 from ivcore.errors import UserError, WorkError
 
+PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # errors that another workspace cures
 HOME_HELP = "Workspace folder; else IV_HOME, else ./workspace."
 
 
@@ -61,7 +63,8 @@ def one_line(error: Exception) -> str:
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno:
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}; make room or give --home another folder"
+        cure = "; make room or give --home another folder" if error.errno in PLACE else ""
+        return f"{error.strerror}{where}{cure}"
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
