@@ -105,6 +105,9 @@ def _latency(verdict: Mapping[str, Any]) -> str:
                 ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
                 ax.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
         axes[0].set_ylabel("R@1, percent")
+        if spread:
+            times = [s["query_ms_p50"] for s in spread]
+            axes[0].set_xlim(min(times) / 2, max(times) * 2)
         _legend(fig, heads)
         return _svg(fig, "latency", "R@1 against the median time of one query")
 

@@ -35,7 +35,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
     if not scores:
         raise UserError("there are no scores to report; run a model first")
     runs = [lineage.trace(store, name, artifact) for name, artifact in scores.items()]
-    found = verdict.outcomes(runs)
+    found = verdict.outcomes(runs, evaluation)
     rows = verdict.rows(runs, found, evaluation)
     clips = [r for r in runs if r.model == "clip"]
     out: dict[str, Any] = {

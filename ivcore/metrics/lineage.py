@@ -87,10 +87,8 @@ def condition(scored: Scored) -> str:
     if not any(p.get("vtm", 0) > 0 for p in phases):
         words = "the matching head was not trained"
     elif match_saw and not contrast_saw:
-        how = "they were left out of its softmax" if contrast else "it was not trained on those batches"
-        words = (
-            f"the hard negatives (swaps, near neighbours) were shown to matching, not to the contrastive loss: {how}"
-        )
+        how = "clips of the same scene were left out of its softmax" if contrast else "it did not train on them"
+        words = f"the hard negatives (swaps of a scene) were shown to matching, not to the contrastive loss: {how}"
     elif match_saw:
         words = "the contrastive loss saw the same kind of hard negatives (swaps, near neighbours) as matching"
         if any(p.get("vtc", 1) == 0 or p.get("trainable") == "fusion" for p in grouped if p.get("vtm", 0) > 0):

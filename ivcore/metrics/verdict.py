@@ -20,6 +20,8 @@ from ivcore.metrics.retrieval import compute
 
 Place = tuple[str, str, str]  # language, text class, direction
 Head = tuple[str, str]  # model, head
+HEADS = ("sim", "dsl", "match")
+DIRECTIONS = ("t2v", "v2t")
 COMPARED: tuple[tuple[Head, Head], ...] = (
     (("s2", "match"), ("s2", "sim")),
     (("s2", "match"), ("clip", "sim")),
@@ -47,8 +49,8 @@ class Outcome:
 Outcomes = dict[tuple[str, int, Head, Place], Outcome]  # arm, seed, ...
 
 
-def outcomes(runs: list[Scored]) -> Outcomes:
-    """What became of every query, in the order of the scores."""
+def outcomes(runs: list[Scored], evaluation: EvalConfig) -> Outcomes:
+    """What became of every query; languages and classes in the order of the config, heads from cheap to dear."""
     out: Outcomes = {}
     families: dict[str, dict[str, str]] = {}
     for run in runs:
@@ -61,11 +63,17 @@ def outcomes(runs: list[Scored]) -> Outcomes:
             of |= {f"\t{t}": of[c] for t, c in zip(*(col.to_pylist() for col in texts.columns))}
             families[manifest.id] = of
         of = families[manifest.id]
-        for (head, place), (query, rank) in _best(run).items():
+        order = (HEADS, evaluation.languages, evaluation.text_classes, DIRECTIONS)
+        best = sorted(_best(run).items(), key=lambda item: _order((item[0][0], *item[0][1]), order))
+        for (head, place), (query, rank) in best:
             mark = "\t" if place[2] == "t2v" else ""
             family = np.array([of[mark + q] for q in query])
             out[run.arm, run.seed, (run.model, head), place] = Outcome(query, rank, family)
     return out
+
+
+def _order(names: tuple[str, ...], orders: tuple[tuple[str, ...], ...]) -> list[int]:
+    return [order.index(name) for name, order in zip(names, orders)]
 
 
 def _best(run: Scored) -> dict[tuple[str, Place], tuple[np.ndarray, np.ndarray]]:

@@ -40,7 +40,7 @@ def summary(verdict: Verdict) -> list[str]:
             if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) != ("s2/match", "s2/sim"):
                 out.append(start + difference(p))
         gains = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) == ("s2/match", "s2/sim")]
-        out += [start + "What matching adds: " + difference(p) for p in gains]
+        out += [start + "What matching adds, " + difference(p) for p in gains]
         if gains:
             out.append(f"{start}Condition of that: {gains[0]['condition']}.")
     out += _controls(here, spread, arms)
@@ -70,7 +70,7 @@ def difference(p: dict[str, Any]) -> str:
             f"one of {p['smallest_detectable']:.1f} points would have been seen four times in five."
         )
     ahead, behind = (a, b) if p["delta_r1"] > 0 else (b, a)
-    return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds}, p {p['p']:.2g})."
+    return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds})."
 
 
 def _name(head: str, arm: str) -> str:
@@ -103,7 +103,7 @@ def _controls(here: list[dict[str, Any]], spread: list[dict[str, Any]], arms: li
         ends = {(arm, "s2/match"), (best, "s2/sim")}
         for p in here:
             if p["direction"] == direction and {(p["arm"], p["a"]), (p["arm_b"], p["b"])} == ends and best != arm:
-                out.append(f"Control, matching against the best similarity of any arm: {difference(p)}")
+                out.append(f"Control, the best similarity of any arm, {difference(p)}")
     return out
 
 

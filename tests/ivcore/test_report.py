@@ -209,7 +209,7 @@ def test_summary_claims_no_more_than_the_intervals(made):
     assert "s2 with matching is ahead of s2 by similarity" in text
     assert "no difference shown between s2 with matching and clip" in text
     assert "Condition of that: the hard negatives" in text
-    assert "Control, matching against the best similarity of any arm" in text
+    assert "Control, the best similarity of any arm" in text
     assert "s2 Chinese" in text
     for p in verdict["paired"]:
         claims = "is ahead of" in words.difference(p)
