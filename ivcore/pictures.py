@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 INK = "#010203"  # stands for the page's own colour until the SVG is done
@@ -143,7 +144,7 @@ def _losses(verdict: Mapping[str, Any]) -> str:
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             ax.grid(axis="y")
         handles = [
-            matplotlib.lines.Line2D([], [], color=colors[n % len(colors)], label=name.removeprefix("loss/"))
+            Line2D([], [], color=colors[n % len(colors)], label=name.removeprefix("loss/"))
             for n, name in enumerate(names)
         ]
         fig.legend(handles=handles, loc="outside upper right", ncols=len(names))
@@ -152,8 +153,7 @@ def _losses(verdict: Mapping[str, Any]) -> str:
 
 def _legend(fig: Figure, heads: list[str]) -> None:
     handles = [
-        matplotlib.lines.Line2D([], [], color=STYLE.get(h, OTHER)[0], marker=STYLE.get(h, OTHER)[1], ls="", label=h)
-        for h in heads
+        Line2D([], [], color=STYLE.get(h, OTHER)[0], marker=STYLE.get(h, OTHER)[1], ls="", label=h) for h in heads
     ]
     if handles:
         fig.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0.2)

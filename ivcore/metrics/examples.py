@@ -75,7 +75,8 @@ def _answers(runs: list[Scored]) -> dict[str, list[tuple[str, str, str, int]]]:
         place = place or (table["language"][0].as_py(), table["text_class"][0].as_py())
         wanted = (pc.field("direction") == "t2v") & (pc.field("language") == place[0])
         table = table.filter(wanted & (pc.field("text_class") == place[1]))
-        first, true = {}, {}
+        first: dict[tuple[str, str], str] = {}
+        true: dict[tuple[str, str], int] = {}
         for row in table.filter((pc.field("rank") == 1) | pc.field("relevant")).to_pylist():
             spot = (row["query_id"], row["head"])
             if row["rank"] == 1:

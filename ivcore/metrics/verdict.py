@@ -90,7 +90,7 @@ def _best(run: Scored) -> dict[tuple[str, Place], tuple[np.ndarray, np.ndarray]]
     for (head, *place), group in itertools.groupby(range(len(keys)), keys.__getitem__):
         rows = list(group)
         out[head, tuple(place)] = (query[rows], rank[rows])
-    return out  # type: ignore[return-value]
+    return out
 
 
 def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[dict[str, Any]]:

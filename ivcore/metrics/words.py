@@ -58,7 +58,7 @@ def summary(verdict: Verdict) -> list[str]:
 def difference(p: dict[str, Any]) -> str:
     """One paired row as a sentence that claims no more than its interval allows."""
     a, b = (_name(p[x], arm if p["arm"] != p["arm_b"] else "") for x, arm in (("a", p["arm"]), ("b", p["arm_b"])))
-    where, low, high = DIRECTIONS[p["direction"]], *p["ci95"]
+    where, (low, high) = DIRECTIONS[p["direction"]], p["ci95"]
     numbers = f"{p['delta_r1']:+.1f} points [{low:.1f}, {high:.1f}]"
     seeds = ""
     if len(p["by_seed"]) > 1:
