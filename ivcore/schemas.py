@@ -148,11 +148,10 @@ def check(table: pa.Table, kind: Table) -> pa.Table:
     missing = [c.name for c in kind.columns if c.name not in table.column_names]
     if missing:
         raise WorkError(f"{kind.name} table lacks {', '.join(missing)}")
-    out = table.select([c.name for c in kind.columns]).cast(kind.schema())
     for c in kind.columns:
-        if not c.nullable and out.column(c.name).null_count:
-            raise WorkError(f"{kind.name}.{c.name} has {out.column(c.name).null_count} nulls; it may have none")
-    return out
+        if not c.nullable and table.column(c.name).null_count:
+            raise WorkError(f"{kind.name}.{c.name} has {table.column(c.name).null_count} nulls; it may have none")
+    return table.select([c.name for c in kind.columns]).cast(kind.schema())
 
 
 def write(path: Path, rows: pa.Table | list[dict[str, Any]], kind: Table, **options: Any) -> int:
