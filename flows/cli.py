@@ -131,7 +131,7 @@ def verdict(out: dict[str, Any], as_json: bool) -> None:
     out |= {"report_json": str(folder / "report.json"), "report_html": str(folder / "report.html")}
     if as_json:
         return emit({**out, "report": found})
-    from ivcore.report import terminal
+    from ivcore.page import terminal
 
     click.echo(terminal(found))
     click.echo(f"\nreport   {folder / 'report.html'}")

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ivcore.metrics.choice import DIRECTIONS, LANGUAGES
+
 INK = "#010203"  # stands for the page's own colour until the SVG is done
 STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, and both read on white and on black
     "s2/sim": ("#3f87d0", "o"),
@@ -24,7 +26,6 @@ STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, 
     "clip/dsl": ("#8a9a5b", "v"),
 }
 OTHER = ("#9467bd", "P")
-DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -59,7 +60,8 @@ def _recall(verdict: Mapping[str, Any]) -> str:
         arms = verdict["protocol"]["arms"]
         places = list(dict.fromkeys((s["language"], s["text_class"]) for s in spread))
         heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
-        height = len(arms) * (0.7 + 0.13 * len(places) * (len(heads) + 1.5)) + 0.5
+        height = len(arms) * (0.7 + 0.13 * len(places) * (len(heads) + 1)) + 0.5
+        chance = 100 / verdict["protocol"]["n_videos"]
         fig = Figure(figsize=(8, height), layout="constrained")
         axes = fig.subplots(len(arms), 2, sharex=True, sharey=True, squeeze=False)
         for (arm, row), (column, direction) in ((x, y) for x in zip(arms, axes) for y in enumerate(DIRECTIONS)):
@@ -69,18 +71,21 @@ def _recall(verdict: Mapping[str, Any]) -> str:
                 if (s["arm"], s["direction"]) != (arm, direction):
                     continue
                 head = f"{s['model']}/{s['head']}"
-                y = places.index((s["language"], s["text_class"])) + (heads.index(head) + 1) / (len(heads) + 1.5) - 0.5
+                y = places.index((s["language"], s["text_class"])) + (heads.index(head) + 1) / (len(heads) + 1) - 0.5
                 low, high = s["r1_ci95"]
                 color, marker = STYLE.get(head, OTHER)
                 ax.plot([low, high], [y, y], color=color, lw=1.3)
                 ax.plot([s["r1"]], [y], color=color, marker=marker, ms=4.5, ls="")
-            ax.set_yticks(range(len(places)), [" ".join(p) for p in places])
+            ax.axvline(chance, color=INK, lw=0.6, ls=":")
+            for line in range(1, len(places)):
+                ax.axhline(line - 0.5, color="#888888", lw=0.5, alpha=0.5)
+            ax.set_yticks(range(len(places)), [f"{LANGUAGES.get(lang, lang)}, {length}" for lang, length in places])
             ax.set_ylim(len(places) - 0.5, -0.5)
-            ax.set_xlim(0, 100)
+            ax.set_xlim(-2, 102)
             ax.grid(axis="x")
             ax.tick_params(axis="y", length=0)
         for ax in axes[-1]:
-            ax.set_xlabel("R@1, percent, with 95 % interval")
+            ax.set_xlabel("R@1, percent (bar: 95 %; dotted: chance)")
         _legend(fig, heads)
         return _svg(fig, "recall", "R@1 of every model and head by language, with 95 percent intervals")
 
@@ -98,9 +103,10 @@ def _latency(verdict: Mapping[str, Any]) -> str:
                 if s["direction"] == direction:
                     color, marker = STYLE.get(f"{s['model']}/{s['head']}", OTHER)
                     ax.plot([s["query_ms_p50"]], [s["r1"]], color=color, marker=marker, ms=5, ls="", alpha=0.85)
-            ax.set_xlabel("median of one query, milliseconds")
-            ax.set_ylim(0, 100)
+            ax.set_xlabel("median time of one query, milliseconds (log)")
+            ax.set_ylim(-3, 103)
             ax.grid()
+            ax.tick_params(which="both", length=3)
             if spread:
                 ax.set_xscale("log")
                 ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -116,8 +122,11 @@ def _latency(verdict: Mapping[str, Any]) -> str:
 def _losses(verdict: Mapping[str, Any]) -> str:
     """One panel an arm and model; a colour a loss, a line a seed, a bar where a phase begins."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "losses"}):
+        arms = verdict["protocol"]["arms"]
         curves = [c for c in verdict["curves"] if c["name"] != "loss"] or list(verdict["curves"])
-        panels = list(dict.fromkeys((c["arm"], c["model"]) for c in curves))
+        panels = sorted(
+            dict.fromkeys((c["arm"], c["model"]) for c in curves), key=lambda p: (arms.index(p[0]), p[1] == "clip")
+        )
         names = list(dict.fromkeys(c["name"] for c in curves))
         colors = ["#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b"]
         columns = min(2, len(panels))
@@ -127,8 +136,7 @@ def _losses(verdict: Mapping[str, Any]) -> str:
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
         for ax, panel in zip(axes, panels):
-            several = len(verdict["protocol"]["arms"]) > 1
-            ax.set_title(": ".join(panel) if several else panel[1], loc="left")
+            ax.set_title(": ".join(panel) if len(arms) > 1 else panel[1], loc="left")
             mine = [c for c in curves if (c["arm"], c["model"]) == panel]
             for c in mine:
                 color = colors[names.index(c["name"]) % len(colors)]
@@ -139,7 +147,8 @@ def _losses(verdict: Mapping[str, Any]) -> str:
                 ax.annotate(
                     phase, (start, 1), (2, -2), ("data", "axes fraction"), "offset points", va="top", fontsize=7
                 )
-            ax.set_xlabel("step")
+            ax.set_xlabel("optimiser step")
+            ax.set_ylabel("loss, nats")
             ax.set_ylim(bottom=0)
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             ax.grid(axis="y")

@@ -1,4 +1,4 @@
-"""Step 7: scores -> verdict.json; and the verdict, with what each stage took, as report.json and one report.html."""
+"""Step 7: scores -> verdict.json; and the verdict, with what each stage took, published as report.json and a page."""
 
 import json
 import os
@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics import lineage, verdict, words
+from ivcore.metrics import choice, lineage, verdict, words
 from ivcore.metrics.examples import examples
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
@@ -37,15 +34,16 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
     runs = [lineage.trace(store, name, artifact) for name, artifact in scores.items()]
     found = verdict.outcomes(runs, evaluation)
     rows = verdict.rows(runs, found, evaluation)
+    spread, paired = verdict.spread(found, rows, evaluation), verdict.paired(runs, found, evaluation)
     clips = [r for r in runs if r.model == "clip"]
     out: dict[str, Any] = {
         "schema": SCHEMA,
         "protocol": _protocol(runs, rows, evaluation),
         "rows": rows,
-        "spread": verdict.spread(found, rows, evaluation),
-        "paired": verdict.paired(runs, found, evaluation),
+        "spread": spread,
+        "paired": paired,
         "frozen": lineage.frozen((clips or runs)[0]),
-        "advice": [],
+        "advice": choice.choices(spread, verdict.pooled(paired)),
         "curves": [curve for run in runs for curve in lineage.curves(run)],
         "examples": examples(runs, evaluation.examples, evaluation.seed),
     }
@@ -104,6 +102,7 @@ def publish(store: Store, report: Artifact, stages: list[dict[str, Any]]) -> Pat
 
     `latest` is a link to a folder beside it: a link can be replaced in one move, a folder that is not empty cannot.
     """
+    from ivcore.page import page
     from ivcore.pictures import pictures
 
     try:
@@ -136,45 +135,6 @@ def publish(store: Store, report: Artifact, stages: list[dict[str, Any]]) -> Pat
         shutil.rmtree(before, ignore_errors=True)
     _sweep(reports)
     return latest
-
-
-def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
-    """The report as one page of HTML that needs no network."""
-    folder = Path(__file__).parent
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    env.filters |= {"num": _num, "size": lambda n: "" if n is None else f"{n / 1024:.1f} KiB"}
-    pooled = verdict.pooled(found["paired"])
-    places = list(dict.fromkeys((s["language"], s["text_class"]) for s in found["spread"]))
-    safe = {name: Markup(svg) for name, svg in drawn.items()}
-    return env.get_template("report.html.j2").render(v=found, pictures=safe, pooled=pooled, places=places, words=words)
-
-
-def terminal(found: dict[str, Any]) -> str:
-    """R@1 of every head by language and class, both directions, and the summary."""
-    places = list(dict.fromkeys((s["language"], s["text_class"]) for s in found["spread"]))
-    lines = []
-    for arm in found["protocol"]["arms"]:
-        mine = [s for s in found["spread"] if s["arm"] == arm]
-        r1 = {(s["model"], s["head"], s["language"], s["text_class"], s["direction"]): s["r1"] for s in mine}
-        ms = {(s["model"], s["head"]): s["query_ms_p50"] for s in reversed(mine) if s["direction"] == "t2v"}
-        lines.append(
-            f"{'R@1 t2v/v2t':<14}" + "".join(f"{f'{a} {b}':>13}" for a, b in places) + f"{'ms/query':>10}   {arm}"
-        )
-        for model, head in dict.fromkeys((s["model"], s["head"]) for s in mine):
-            cells = []
-            for place in places:
-                both = [r1.get((model, head, *place, d)) for d in ("t2v", "v2t")]
-                cells.append(f"{'/'.join('-' if x is None else f'{x:.1f}' for x in both):>13}")
-            lines.append(f"{f'{model}/{head}':<14}{''.join(cells)}{_num(ms.get((model, head)), 1):>10}")
-        lines.append("")
-    return "\n".join(lines + [f"- {s}" for s in found["summary"]])
-
-
-def _num(value: float | None, digits: int = 1) -> str:
-    """A number, or nothing where there is none."""
-    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _json(value: Any) -> str:

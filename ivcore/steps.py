@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 1,
     "clip": 1,
     "scores": 1,
-    "report": 1,
+    "report": 2,
 }
 
 

@@ -102,7 +102,9 @@ def _pictures(run: Scored, clips: list[str]) -> dict[str, str]:
 def strip(frames: np.ndarray) -> str:
     """uint8 [T, H, W, 3] -> NUM_FRAMES of them side by side, as a PNG in a data URI."""
     pick = np.linspace(0, len(frames) - 1, min(NUM_FRAMES, len(frames))).round().astype(int)
-    image = Image.fromarray(np.concatenate(list(frames[pick]), axis=1))  # [H, n * W, 3]
+    gap = max(1, frames.shape[1] // 32)
+    apart = np.pad(frames[pick], ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=128)  # [n, H, W + gap, 3]
+    image = Image.fromarray(np.concatenate(list(apart), axis=1)[:, :-gap])  # [H, n * (W + gap) - gap, 3]
     if image.height > HEIGHT_PX:
         image = image.resize((image.width * HEIGHT_PX // image.height, HEIGHT_PX), Image.Resampling.LANCZOS)
     out = io.BytesIO()

@@ -60,6 +60,12 @@ class Scored:
         own = [_phase(p) for p in self.phases if p["kind"] == self.model]
         return sorted({language for p in own for language in p.get("languages", ())})
 
+    def text_classes(self) -> list[str]:
+        """Caption lengths that the model's own stage was trained on; empty when the records do not say."""
+        told = [_phase(p) for p in self.phases if p["kind"] == self.model]
+        own = [p["long_share"] for p in told if "long_share" in p]
+        return [n for n, there in (("short", any(x < 1 for x in own)), ("long", any(x > 0 for x in own))) if there]
+
 
 def trace(store: Store, name: str, scores: Artifact) -> Scored:
     """The scores named ARM.SEED.MODEL."""

@@ -99,7 +99,7 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
     for run in runs:
         facts, ms = run.record["facts"], run.record["measured"].get("query_ms", {})
         frames = run.frames.record()["facts"].get("num_frames") if run.frames else None
-        costs, trained_on = run.costs(), run.languages()
+        costs, trained_on, lengths = run.costs(), run.languages(), run.text_classes()
         for (arm, seed, (model, head), place), outcome in found.items():
             if (arm, seed, model) != (run.arm, run.seed, run.model):
                 continue
@@ -119,6 +119,7 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                     "n": len(outcome.query),
                     "families": sure.clusters,
                     "language_trained": place[0] in trained_on if trained_on else None,
+                    "text_class_trained": place[1] in lengths if lengths else None,
                     "metrics": metrics,
                     **{n: metrics[n] for n in ("r1", "r5", "r10", "medr", "mrr")},
                     "r1_ci95": _round(sure.ci()),

@@ -1,75 +1,57 @@
-"""The verdict in plain words: who is ahead, how sure, what matching adds and when, what it costs.
+"""The verdict in plain words: what to take, who is ahead, what matching adds and when, what it costs, how sure it is.
 
 Nothing is called a difference whose interval holds 0; then it says how large one would have had to be to be seen.
 """
 
 from typing import Any
 
+from ivcore.metrics.choice import DIRECTIONS, LANGUAGES, NAMES, headline, kind
 from ivcore.metrics.verdict import pooled
 
-DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
-LANGUAGES = {"en": "English", "zh": "Chinese", "es": "Spanish"}
-NAMES = {"s2/match": "s2 with matching", "s2/sim": "s2 by similarity", "clip/sim": "clip"}
-
 Verdict = dict[str, Any]
+Row = dict[str, Any]
+GAIN = ("s2/match", "s2/sim")
 
 
-def main_place(verdict: Verdict) -> tuple[str, str]:
-    """The (language, class) that the summary speaks of: the first one scored."""
-    row = verdict["rows"][0]
-    return row["language"], row["text_class"]
-
-
-def place_words(language: str, text_class: str) -> str:
-    """English, short captions."""
-    return f"{LANGUAGES.get(language, language)}, {text_class} captions"
-
-
-def summary(verdict: Verdict) -> list[str]:
-    """Sentences, the most important first."""
-    language, text_class = main_place(verdict)
-    here = [p for p in pooled(verdict["paired"]) if (p["language"], p["text_class"]) == (language, text_class)]
+def summary(verdict: Verdict) -> list[dict[str, Any]]:
+    """Sections of sentences, {title, lines}, the most important first."""
+    language, text_class = verdict["rows"][0]["language"], verdict["rows"][0]["text_class"]
+    every = pooled(verdict["paired"])
+    here = [p for p in every if (p["language"], p["text_class"]) == (language, text_class)]
     spread = [s for s in verdict["spread"] if (s["language"], s["text_class"]) == (language, text_class)]
     arms = list(dict.fromkeys(s["arm"] for s in spread))
-    several = len(arms) > 1
-    out = [f"R@1 on the {verdict['protocol']['split']} split, {place_words(language, text_class)}. 95 % in brackets."]
-    for arm in arms:
-        start = f"Arm {arm}: " if several else ""
-        out.append(start + "; ".join(_standing(spread, arm, d) for d in DIRECTIONS) + ".")
-        for p in here:
-            if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) != ("s2/match", "s2/sim"):
-                out.append(start + difference(p))
-        gains = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) == ("s2/match", "s2/sim")]
-        out += [start + "What matching adds, " + difference(p) for p in gains]
-        if gains:
-            out.append(f"{start}Condition of that: {gains[0]['condition']}.")
-    out += _controls(here, spread, arms)
-    out += _cost(verdict, spread, arms)
-    seeds = verdict["protocol"]["seeds"]
-    if len(seeds) == 1:
-        out.append("One seed: the intervals cover the choice of test clips, not another training run: --seeds.")
-    else:
-        out.append(
-            f"{len(seeds)} seeds: pooled intervals cover the choice of test clips; how runs differ is in the spread."
-        )
-    return out
+    place = kind(language, text_class)
+    sections = {
+        "What to take": [
+            _of(a, arms) + t for a in arms for t in headline(verdict["advice"], verdict["spread"], every, a)
+        ]
+        + _untrained(verdict),
+        f"R@1, {place}": [t for arm in arms for t in _recall(here, spread, arm, arms)],
+        f"What matching adds, {place}": [t for arm in arms for t in _gains(here, arm, arms)]
+        + _controls(here, spread, arms),
+        "What it costs": _cost(verdict, spread, arms),
+        "How sure this is": _caveats(verdict),
+    }
+    return [{"title": title, "lines": lines} for title, lines in sections.items() if lines]
 
 
-def difference(p: dict[str, Any]) -> str:
-    """One paired row as a sentence that claims no more than its interval allows."""
-    a, b = (_name(p[x], arm if p["arm"] != p["arm_b"] else "") for x, arm in (("a", p["arm"]), ("b", p["arm_b"])))
-    where, (low, high) = DIRECTIONS[p["direction"]], p["ci95"]
-    numbers = f"{p['delta_r1']:+.1f} points [{low:.1f}, {high:.1f}]"
+def difference(p: Row) -> str:
+    """One paired row as a sentence that claims no more than its interval allows; the one ahead has the plus."""
+    between = p["arm"] != p["arm_b"]
+    a, b = (_name(p[x], arm if between else "") for x, arm in (("a", p["arm"]), ("b", p["arm_b"])))
+    where, flip = DIRECTIONS[p["direction"]], p["delta_r1"] < 0
+    delta, (low, high) = (-p["delta_r1"], (-p["ci95"][1], -p["ci95"][0])) if flip else (p["delta_r1"], p["ci95"])
+    numbers = f"{delta:+.1f} points [{low:.1f}, {high:.1f}]"
     seeds = ""
     if len(p["by_seed"]) > 1:
         alike = sum((x > 0) == (p["delta_r1"] > 0) and x != 0 for x in p["by_seed"])
         seeds = f", the same sign in {alike} of {len(p['by_seed'])} seeds"
+    ahead, behind = (b, a) if flip else (a, b)
     if not p["is_clear"]:
         return (
-            f"{where}: no difference shown between {a} and {b} ({numbers}{seeds}); "
+            f"{where}: no difference shown, {ahead} minus {behind} {numbers}{seeds}; "
             f"one of {p['smallest_detectable']:.1f} points would have been seen four times in five."
         )
-    ahead, behind = (a, b) if p["delta_r1"] > 0 else (b, a)
     return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds})."
 
 
@@ -77,24 +59,37 @@ def _name(head: str, arm: str) -> str:
     return NAMES.get(head, head) + (f" of {arm}" if arm else "")
 
 
-def _standing(spread: list[dict[str, Any]], arm: str, direction: str) -> str:
-    """Where every head stands, best first."""
-    mine = [s for s in spread if (s["arm"], s["direction"]) == (arm, direction) and s["head"] != "dsl"]
-    told = [
-        f"{s['model']}/{s['head']} {s['r1']:.1f} [{s['r1_ci95'][0]:.1f}, {s['r1_ci95'][1]:.1f}]"
-        for s in sorted(mine, key=lambda s: -s["r1"])
-    ]
-    return f"{DIRECTIONS[direction]} {', '.join(told)}"
+def _of(arm: str, arms: list[str]) -> str:
+    return f"Arm {arm}: " if len(arms) > 1 else ""
 
 
-def _controls(here: list[dict[str, Any]], spread: list[dict[str, Any]], arms: list[str]) -> list[str]:
+def _recall(here: list[Row], spread: list[Row], arm: str, arms: list[str]) -> list[str]:
+    """Where every variant stands, and the differences to clip."""
+    out = []
+    for direction, words in DIRECTIONS.items():
+        mine = [s for s in spread if (s["arm"], s["direction"]) == (arm, direction) and s["head"] != "dsl"]
+        told = [
+            f"{NAMES[s['model'] + '/' + s['head']]} {s['r1']:.1f} [{s['r1_ci95'][0]:.1f}, {s['r1_ci95'][1]:.1f}]"
+            for s in sorted(mine, key=lambda s: -s["r1"])
+        ]
+        out.append(f"{_of(arm, arms)}{words}: {', '.join(told)}.")
+    own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) != GAIN]
+    return out + [_of(arm, arms) + difference(p) for p in own]
+
+
+def _gains(here: list[Row], arm: str, arms: list[str]) -> list[str]:
+    """Matching against the similarity it re-ranks, and the condition that this hangs on."""
+    own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) == GAIN]
+    told = [_of(arm, arms) + difference(p) for p in own]
+    return told + [f"{_of(arm, arms)}Condition of that: {p['condition']}." for p in own[:1] if p["condition"]]
+
+
+def _controls(here: list[Row], spread: list[Row], arms: list[str]) -> list[str]:
     """Where matching beats its own arm's similarity: does it also beat the best similarity of any arm?"""
     out = []
     for arm, direction in ((a, d) for a in arms for d in DIRECTIONS):
         own = [
-            p
-            for p in here
-            if (p["arm"], p["arm_b"], p["a"], p["b"], p["direction"]) == (arm, arm, "s2/match", "s2/sim", direction)
+            p for p in here if (p["arm"], p["arm_b"], p["a"], p["b"], p["direction"]) == (arm, arm, *GAIN, direction)
         ]
         if not (own and own[0]["is_clear"] and own[0]["delta_r1"] > 0):
             continue
@@ -107,37 +102,49 @@ def _controls(here: list[dict[str, Any]], spread: list[dict[str, Any]], arms: li
     return out
 
 
-def _cost(verdict: Verdict, spread: list[dict[str, Any]], arms: list[str]) -> list[str]:
+def _cost(verdict: Verdict, spread: list[Row], arms: list[str]) -> list[str]:
     """What a query and an index cost by head, and what training did."""
     out = []
     by = {
-        (s["model"], s["head"]): s
+        f"{s['model']}/{s['head']}": s
         for s in spread
         if s["arm"] == arms[0] and s["direction"] == "t2v" and s["query_ms_p50"]
     }
-    match, sim = by.get(("s2", "match")), by.get(("s2", "sim"))
-    if match and sim:
-        ms, flop, kib = (
-            [x["query_ms_p50"] for x in (match, sim)],
-            [x["query_gflop"] for x in (match, sim)],
-            [x["index_bytes_per_video"] / 1024 for x in (match, sim)],
-        )
-        out.append(
-            f"A text query of s2 takes {ms[0]:.1f} ms with matching of {verdict['protocol']['k']} candidates and "
-            f"{ms[1]:.1f} ms without ({flop[0]:.3g} against {flop[1]:.3g} GFLOP); "
-            f"the index holds {kib[0]:.1f} KiB a video instead of {kib[1]:.1f}."
-        )
-    if clip := by.get(("clip", "sim")):
-        out.append(
-            f"clip takes {clip['query_ms_p50']:.1f} ms a text query and "
-            f"{clip['index_bytes_per_video'] / 1024:.1f} KiB a video."
-        )
+    for head in ("s2/sim", "s2/match", "clip/sim"):
+        if s := by.get(head):
+            more = f" ({verdict['protocol']['k']} candidates matched)" if head == "s2/match" else ""
+            flop = f", {s['query_gflop']:.2g} GFLOP" if s["query_gflop"] else ""
+            out.append(
+                f"{NAMES[head]}: {s['query_ms_p50']:.1f} ms a text query{more}{flop}; "
+                f"{s['index_bytes_per_video'] / 1024:.1f} KiB of index a video."
+            )
     train = {r["model"]: r for r in verdict["rows"] if r["arm"] == arms[0]}
     if {"s2", "clip"} <= set(train) and train["clip"]["train_own_cpu_s"]:
         own, base = train["clip"]["train_own_cpu_s"], train["s2"]["train_cpu_s"]
         out.append(f"Training took {base:.0f} CPU seconds for s2, and {own:.0f} more for clip on top of s2's trunk.")
-    untrained = sorted({(r["model"], r["language"]) for r in verdict["rows"] if r["language_trained"] is False})
-    if untrained:
-        told = ", ".join(f"{m} {LANGUAGES.get(lang, lang)}" for m, lang in untrained)
-        out.append(f"Never trained on, so read these rows as such: {told}.")
     return out
+
+
+def _untrained(verdict: Verdict) -> list[str]:
+    """Which comparisons are no fair contest."""
+    out = []
+    for model in dict.fromkeys(r["model"] for r in verdict["rows"]):
+        mine = [r for r in verdict["rows"] if r["model"] == model]
+        never = [LANGUAGES.get(r["language"], r["language"]) for r in mine if r["language_trained"] is False]
+        never += [f"{r['text_class']} captions" for r in mine if r["text_class_trained"] is False]
+        if never:
+            told = ", ".join(dict.fromkeys(never))
+            out.append(f"{model} was never trained on {told}; its R@1 there says nothing on what it could do.")
+    return out
+
+
+def _caveats(verdict: Verdict) -> list[str]:
+    """What the intervals cover."""
+    seeds = verdict["protocol"]["seeds"]
+    if len(seeds) == 1:
+        seeded = "One seed: the intervals cover the choice of test clips, not another training run; --seeds would."
+    else:
+        seeded = (
+            f"{len(seeds)} seeds: pooled intervals cover the choice of test clips; how runs differ is in the spread."
+        )
+    return [seeded, "Square brackets hold 95 % intervals, each for one comparison at a time."]

@@ -12,9 +12,10 @@ import pytest
 from ivcore import pictures, schemas, steps
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics import words
+from ivcore.metrics import choice, words
 from ivcore.metrics.examples import strip
-from ivcore.report import page, publish, terminal
+from ivcore.page import page, terminal
+from ivcore.report import publish
 from ivcore.store import Artifact, Store
 
 NUM = 40  # clips, in families of 4
@@ -166,6 +167,10 @@ def one(table: list[dict], **wanted) -> dict:
     return found[0]
 
 
+def lines(verdict: dict) -> list[str]:
+    return [line for section in verdict["summary"] for line in section["lines"]]
+
+
 def test_rows_hold_the_contract(made):
     verdict = made[2]
     assert len(verdict["rows"]) == (5 + 3) * 2 * 2 * 2
@@ -205,15 +210,46 @@ def test_paired_within_and_between_arms(made):
 
 def test_summary_claims_no_more_than_the_intervals(made):
     verdict = made[2]
-    text = "\n".join(verdict["summary"])
+    text = "\n".join(lines(verdict))
     assert "s2 with matching is ahead of s2 by similarity" in text
-    assert "no difference shown between s2 with matching and clip" in text
+    assert "no difference shown, clip minus s2 with matching" in text
     assert "Condition of that: the hard negatives" in text
     assert "Control, the best similarity of any arm" in text
-    assert "s2 Chinese" in text
+    assert "s2 was never trained on Chinese;" in text
     for p in verdict["paired"]:
         claims = "is ahead of" in words.difference(p)
         assert claims == (p["ci95"][0] > 0 or p["ci95"][1] < 0)
+
+
+def test_advice_names_what_to_take_and_what_cannot_be_told_apart(made):
+    advice = one(made[2]["advice"], arm="hidden", language="en")
+    assert advice["variant"] in advice["unbeaten"] == ["s2/match", "clip/sim"]
+    assert "ahead of s2 by similarity (text to video +" in advice["because"]
+    first = lines(made[2])[0]
+    assert first.startswith("Arm hidden: Not decided.")
+
+
+def test_take_is_said_only_of_what_is_shown():
+    def row(head, r1):
+        model, head = head.split("/")
+        place = {"arm": "main", "language": "en", "text_class": "short", "direction": "t2v"}
+        return {**place, "model": model, "head": head, "r1": r1}
+
+    def pair(a, b, delta, low, high):
+        place = {"arm": "main", "arm_b": "main", "language": "en", "text_class": "short", "direction": "t2v"}
+        return {**place, "a": a, "b": b, "delta_r1": delta, "ci95": [low, high], "is_clear": low > 0 or high < 0}
+
+    spread = [row("s2/match", 50.0), row("clip/sim", 40.0)]
+    sure = [pair("s2/match", "clip/sim", 10.0, 4.0, 16.0)]
+    (found,) = choice.choices(spread, sure)
+    assert found["variant"] == "s2/match" and found["unbeaten"] == ["s2/match"]
+    assert found["because"] == "ahead of clip (text to video +10.0 [4.0, 16.0])"
+    assert choice.headline([found], spread, sure, "main")[0].startswith("Take s2 with matching. In 1 of 1")
+    unsure = [pair("s2/match", "clip/sim", 10.0, -4.0, 24.0)]
+    told = choice.headline(choice.choices(spread, unsure), spread, unsure, "main")
+    assert told[0].startswith("Not decided.") and "no difference shown from clip" in told[1]
+    lost = [pair("clip/sim", "s2/match", 10.0, 4.0, 16.0)]
+    assert choice.signed(lost[0], "s2/match") == (-10.0, (-16.0, -4.0))
 
 
 def test_frozen_curves_and_examples(made):
@@ -267,7 +303,7 @@ def test_page_is_whole_escaped_and_needs_no_network(made):
     assert not parser.open
     assert len(parser.ids) == len(set(parser.ids))
     assert "&lt;script&gt;" in html and "<script>" not in html and "@import" not in html
-    for line in verdict["summary"]:
+    for line in lines(verdict):
         assert line[:20].split("'")[0] in html
     assert "prefers-color-scheme: dark" in html and "@media print" in html
 
@@ -323,7 +359,7 @@ def test_damaged_verdict_is_one_line(tmp_path):
 
 def test_terminal_is_short(made):
     text = terminal(made[2])
-    assert "s2/match" in text and "hidden" in text and len(text.splitlines()) < 40
+    assert "s2/match" in text and "hidden" in text and len(text.splitlines()) < 55  # two arms
 
 
 def test_one_seed_one_model(tmp_path):
@@ -331,7 +367,7 @@ def test_one_seed_one_model(tmp_path):
     report = steps.run(steps.report(store, EVAL, build(store, ("seen",), (0,))), store)
     verdict = json.loads((report.path / "verdict.json").read_text())
     assert verdict["frozen"]["model"] == "s2" and verdict["spread"][0]["sd"] is None
-    assert any(line.startswith("One seed") for line in verdict["summary"])
+    assert any(line.startswith("One seed") for line in lines(verdict))
     publish(store, report, [])
     with pytest.raises(UserError, match="no scores"):
         steps.run(steps.report(store, EVAL, {}), store)
