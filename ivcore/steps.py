@@ -30,7 +30,7 @@ VERSIONS = {
     "frame_shard": 1,
     "frames": 1,
     "features": 1,
-    "s2": 1,
+    "s2": 2,
     "clip": 1,
     "scores": 1,
     "report": 2,

@@ -9,6 +9,7 @@
 | patch convolution                    | uniform +-1/sqrt(fan-in), torch's default, as upstream               |
 | vision Linear weights, class token   | truncated normal init_std; block i's attn.proj and mlp.fc2 / sqrt(2 i)   |
 | BERT, LLaMA and heads                | normal init_std, the padding row 0                                    |
+| keys, values of the video in BERT    | normal 0.02: the tokens they read are not normalised, their norm is ~30 |
 | text_projection, projection_layer    | normal 1/sqrt(hidden)                                                |
 | MobileCLIP positions                 | normal 1/sqrt(hidden)                                                |
 | temp                                 | the size's temp (left as built)                                      |
@@ -26,6 +27,8 @@ from torch import Tensor, nn
 
 from ivcore.models import posembed
 from ivcore.models.shapes import VisionShape
+
+VIDEO_KV_STD = 0.02  # a wider start saturates the attention over the video, and matching hardly learns
 
 
 @torch.no_grad()
@@ -59,6 +62,8 @@ def _start(name: str, parameter: Tensor, generator: torch.Generator, vision: Vis
         nn.init.trunc_normal_(value, std=std, a=-2.0, b=2.0, generator=generator)
         branch_end = re.search(r"blocks\.(\d+)\.(attn\.proj|mlp\.fc2)\.weight$", name)
         return value.div_(math.sqrt(2.0 * (int(branch_end[1]) + 1))) if branch_end else value
+    if name.endswith(("crossattention.self.key.weight", "crossattention.self.value.weight")):
+        std = VIDEO_KV_STD
     value.normal_(0.0, std, generator=generator)
     if name.endswith(("word_embeddings.weight", "embed_tokens.weight")):
         value[0] = 0.0  # id 0 is padding
