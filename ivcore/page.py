@@ -22,7 +22,7 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"num": num, "kib": kib, "p": p_value, "whole": whole, "place": place, "of": name}
+    env.filters |= {"num": num, "kib": kib, "p": p_value, "plus": plus, "whole": whole, "place": place, "of": name}
     return env.get_template("report.html.j2").render(
         v=found,
         pictures={name: Markup(svg) for name, svg in drawn.items()},
@@ -124,7 +124,12 @@ def terminal(found: dict[str, Any]) -> str:
 
 def num(value: float | None, digits: int = 1) -> str:
     """A number, or nothing where there is none."""
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.0
+
+
+def plus(value: float) -> str:
+    """A difference with its sign."""
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def whole(value: float | None) -> str:

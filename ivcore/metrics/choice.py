@@ -65,7 +65,9 @@ def _against(pairs: list[Row], one: str, other: str) -> str:
 def signed(p: Row, ahead: str) -> tuple[float, tuple[float, float]]:
     """Difference and interval of a paired row, seen from variant `ahead`."""
     low, high = p["ci95"]
-    return (p["delta_r1"], (low, high)) if p["a"] == ahead else (-p["delta_r1"], (-high, -low))
+    values = (p["delta_r1"], low, high) if p["a"] == ahead else (-p["delta_r1"], -high, -low)
+    delta, low, high = (round(v, 1) + 0.0 for v in values)  # no -0.0
+    return delta, (low, high)
 
 
 def headline(rows: list[Row], spread: list[Row], pooled: list[Row], arm: str) -> list[str]:
@@ -93,7 +95,7 @@ def headline(rows: list[Row], spread: list[Row], pooled: list[Row], arm: str) ->
         where = kind(r["language"], r["text_class"])
         if r in rest:
             out.append(f"Not for {where}: there take {NAMES[r['variant']]}, {r['because']}.")
-        elif r not in alone:
+        elif alone and r not in alone:
             pairs = [p for p in pooled if p["arm"] == p["arm_b"] == arm]
             pairs = [p for p in pairs if (p["language"], p["text_class"]) == (r["language"], r["text_class"])]
             even = [_against(pairs, take, other) for other in r["unbeaten"] if other != take]

@@ -5,7 +5,7 @@ Nothing is called a difference whose interval holds 0; then it says how large on
 
 from typing import Any
 
-from ivcore.metrics.choice import DIRECTIONS, LANGUAGES, NAMES, headline, kind
+from ivcore.metrics.choice import DIRECTIONS, LANGUAGES, NAMES, headline, kind, signed
 from ivcore.metrics.verdict import pooled
 
 Verdict = dict[str, Any]
@@ -40,7 +40,7 @@ def difference(p: Row) -> str:
     between = p["arm"] != p["arm_b"]
     a, b = (_name(p[x], arm if between else "") for x, arm in (("a", p["arm"]), ("b", p["arm_b"])))
     where, flip = DIRECTIONS[p["direction"]], p["delta_r1"] < 0
-    delta, (low, high) = (-p["delta_r1"], (-p["ci95"][1], -p["ci95"][0])) if flip else (p["delta_r1"], p["ci95"])
+    delta, (low, high) = signed({**p, "a": "", "b": "flip"}, "flip" if flip else "")
     numbers = f"{delta:+.1f} points [{low:.1f}, {high:.1f}]"
     seeds = ""
     if len(p["by_seed"]) > 1:
