@@ -1,35 +1,18 @@
 """The console script `iv`. Each command parses, calls one function and prints one result; heavy imports are inside."""
 
-import contextlib
-import errno
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flows.cli_models import export_command, import_command, parity_command
+from flows.command import Example, common, emit, reported
 from ivcore.errors import UserError, WorkError
-
-PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # errors that another workspace cures
-HOME_HELP = "Workspace folder; else IV_HOME, else ./workspace."
-
-
-class Example(click.Command):
-    """A command that shows an example below its help."""
-
-    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, epilog=f"Example:  {example}", **kwargs)
-
-
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--home, --json and --debug, as every command has them."""
-    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
-    command = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")(command)
-    return click.option("--home", type=click.Path(file_okay=False), help=HOME_HELP)(command)
 
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,35 +21,6 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set one value of the config.")(
         command
     )
-
-
-@contextlib.contextmanager
-def reported(debug: bool) -> Iterator[None]:
-    """Turn an error into one line and its exit status: 2 the caller's mistake, 1 work that failed."""
-    try:
-        yield
-    except (click.ClickException, click.exceptions.Exit):
-        raise
-    except KeyboardInterrupt:
-        click.echo("iv: stopped; run it again and it goes on from the steps that are done", err=True)
-        sys.exit(130)
-    except Exception as e:
-        if debug:
-            raise
-        click.echo(f"iv: {one_line(e)}", err=True)
-        sys.exit(2 if isinstance(e, UserError) else 1)
-
-
-def one_line(error: Exception) -> str:
-    """What went wrong, in a line."""
-    if isinstance(error, (UserError, WorkError)):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno:
-        where = f": {error.filename}" if error.filename else ""
-        cure = "; make room or give --home another folder" if error.errno in PLACE else ""
-        return f"{error.strerror}{where}{cure}"
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 def show_progress() -> None:
@@ -138,11 +92,6 @@ def verdict(out: dict[str, Any], as_json: bool) -> None:
     click.echo(f'tables   iv sql --home {home} "select * from records"')
     click.echo(f"MLflow   mlflow server --backend-store-uri sqlite:///{home}/mlflow/mlflow.db --port 5000")
     click.echo(f"Prefect  PREFECT_HOME={home}/prefect prefect server start --port 4200")
-
-
-def emit(value: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    click.echo(json.dumps(value, default=str))
 
 
 def summary(out: dict[str, Any], as_json: bool) -> None:
@@ -244,38 +193,8 @@ def doctor(home: str | None, as_json: bool, debug: bool) -> None:
             sys.exit(1)
 
 
-@main.command(cls=Example, example="iv parity recordings --tolerance 1e-4")
-@click.argument("folder", type=click.Path(file_okay=False))
-@click.option("--tolerance", type=float, help="Largest relative error allowed; else each case's own bound.")
-@common
-def parity(folder: str, tolerance: float | None, home: str | None, as_json: bool, debug: bool) -> None:
-    """Run the models against numbers recorded from upstream's own code, found in FOLDER."""
-    with reported(debug):
-        from ivcore.models.parity import run_cases
-
-        results = run_cases(Path(folder))
-        cases = [
-            {
-                "case": f"{r.topic}/{r.case}",
-                "max_abs": r.max_abs,
-                "max_rel": r.max_rel,
-                "ok": bool(r.ok and (tolerance is None or r.max_rel <= tolerance)),
-                "note": r.note,
-            }
-            for r in results
-        ]
-        good = sum(c["ok"] for c in cases)
-        if as_json:
-            emit({"ok": good == len(cases), "cases": cases})
-        else:
-            for c in cases:
-                mark = "ok " if c["ok"] else "BAD"
-                click.echo(
-                    f"{mark}  {c['case']:<60} abs {c['max_abs']:.2e}  rel {c['max_rel']:.2e}  {c['note']}".rstrip()
-                )
-            click.echo(f"{good} of {len(cases)} cases agree")
-        if good < len(cases):
-            sys.exit(1)
+for _command in (import_command, export_command, parity_command):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,25 @@
-"""Upstream's files into our models: open them, give every entry one place, merge LoRA, resize position tables.
+"""Upstream's names into ours: give every entry of a file one place, merge LoRA, resize position tables.
 
 Nothing is skipped in silence: a conversion says of every entry of a file under which name it went on (`kept`) or why
 it did not (`dropped`), and what goes on is loaded strictly. Source: upstream's load_checkpoint functions
 (models/internvideo2_stage2*.py, internvideo2_clip*.py), the published files' key lists.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ivcore.errors import UserError
 from ivcore.models import posembed
 from ivcore.models.shapes import VisionShape
 
-CONTAINERS = ("module", "model", "state_dict")  # DeepSpeed's states, plain checkpoints, Lightning's; else bare
 LORA_SCALE = 2.0  # alpha 32 / rank 16, upstream's LLaMA wrapper
 COMPUTED = (r".*(rotary_emb\.inv_freq|embeddings\.position_ids)", "a buffer that is computed here")
+IMAGE_TABLES = ("vision_encoder.img_pos_embed", "vision_encoder.clip_img_pos_embed")
+TABLES = ("vision_encoder.pos_embed", "vision_encoder.clip_pos_embed", *IMAGE_TABLES)
 _LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight")
 
 # What a file holds that a model has no use for: (pattern over the whole name, why). First match wins.
@@ -50,30 +47,6 @@ class Converted:
     dropped: dict[str, str] = field(default_factory=dict)  # source name -> why
 
 
-def open_weights(path: Path | str) -> dict[str, Tensor]:
-    """The state dict in a .safetensors or torch file, out of whichever container it lies in.
-
-    Raises:
-        UserError: if the file cannot be read as plain tensors, or holds no state dict.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"cannot read weights from {path}: {reason}") from None
-    for name in CONTAINERS:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-            break
-    tensors = {n: t for n, t in found.items() if isinstance(t, Tensor)} if isinstance(found, dict) else {}
-    if not tensors:
-        raise UserError(f"{path} holds no state dict, neither bare nor under {', '.join(CONTAINERS)}")
-    return tensors
-
-
 def canonical_s2_name(name: str) -> str:
     """Upstream drops the level `bert.` where it builds no masked-language head; ours always has it.
 
@@ -83,13 +56,12 @@ def canonical_s2_name(name: str) -> str:
     return re.sub(r"^text_encoder\.(?=embeddings\.|encoder\.)", "text_encoder.bert.", name)
 
 
-def s2_state(state: Mapping[str, Tensor], shape: VisionShape) -> Converted:
-    """An s2 file for S2Model: both spellings of the text tower, audio left out, tables resized to `shape`'s frames."""
-    found = _sort(state, DROP_S2, canonical_s2_name)
-    for name in ("vision_encoder.pos_embed", "vision_encoder.clip_pos_embed"):
-        if name in found.state:
-            found.state[name] = fit_table(found.state[name], shape)
-    return found
+def s2_state(state: Mapping[str, Tensor], shape: VisionShape, side: int | None = None) -> Converted:
+    """An s2 file for S2Model: both spellings of the text tower, audio left out, tables resized to `shape`.
+
+    `side` is the file's number of patches along an edge, where it is not `shape`'s.
+    """
+    return _with_tables_fitted(_sort(state, DROP_S2, canonical_s2_name), shape, side)
 
 
 def clip_vision_state(state: Mapping[str, Tensor], old: VisionShape, new: VisionShape) -> Converted:
@@ -115,13 +87,24 @@ def clip_vision_state(state: Mapping[str, Tensor], old: VisionShape, new: Vision
             raise UserError(f"clip cannot go on from this s2: {name} is {a} there and {b} here")
     found = _sort(state, DROP_S2_FOR_CLIP)
     table = "vision_encoder.pos_embed"
-    found.state[table] = posembed.resize(found.state[table], old.grid, new.grid)
+    if table in found.state:
+        found.state[table] = posembed.resize(found.state[table], old.grid, new.grid)
     return found
 
 
-def clip_tower_state(state: Mapping[str, Tensor]) -> Converted:
-    """A distilled vision tower's own file (unprefixed names, already 8 frames) for ClipModel."""
-    return _sort(state, DROP_TOWER, "vision_encoder.{}".format)
+def clip_tower_state(
+    state: Mapping[str, Tensor], shape: VisionShape | None = None, side: int | None = None
+) -> Converted:
+    """A distilled vision tower's own file (unprefixed names, 8 frames) for ClipModel.
+
+    With `shape`, its position table is resized as in `s2_state`; upstream takes it as it is.
+    """
+    return _with_tables_fitted(_sort(state, DROP_TOWER, "vision_encoder.{}".format), shape, side)
+
+
+def clip_state(state: Mapping[str, Tensor], shape: VisionShape | None = None, side: int | None = None) -> Converted:
+    """A whole clip model or a delta under ClipModel's names: LoRA merged, `shape` and `side` as in `s2_state`."""
+    return _with_tables_fitted(_with_lora_merged(_sort(state, DROP_CLIP)), shape, side)
 
 
 def clip_text_state(state: Mapping[str, Tensor], kind: str) -> Converted:
@@ -139,7 +122,7 @@ def assemble_clip(*parts: Converted | Mapping[str, Tensor]) -> Converted:
     """
     found = Converted()
     for part in parts:
-        part = part if isinstance(part, Converted) else _with_lora_merged(_sort(part, DROP_CLIP))
+        part = part if isinstance(part, Converted) else clip_state(part)
         found.state.update(part.state)
         found.kept.update(part.kept)
         found.dropped.update(part.dropped)
@@ -151,17 +134,31 @@ def assemble_clip(*parts: Converted | Mapping[str, Tensor]) -> Converted:
     return found
 
 
-def fit_table(table: Tensor, shape: VisionShape) -> Tensor:
-    """A table [1, 1+T*H*W, C] of any number of frames, resized to `shape`'s; the pixels must be the same.
+def frames_of(table: Tensor, side: int) -> int:
+    """Time steps of a table [1, 1+T*side*side, C].
+
+    Raises:
+        UserError: if it is no such table.
+    """
+    num_frames, rest = divmod(table.shape[1] - 1, side * side) if table.ndim == 3 else (0, 1)
+    if rest or num_frames < 1:
+        raise UserError(f"a position table of shape {list(table.shape)} is no whole number of {side}x{side} frames")
+    return num_frames
+
+
+def fit_table(table: Tensor, shape: VisionShape, side: int | None = None) -> Tensor:
+    """A table [1, 1+T*side*side, C] of any number of time steps, resized to `shape`'s grid.
+
+    Args:
+        table: class slot first.
+        shape: the tower it is for.
+        side: patches along an edge of the table's frames; None: as many as `shape` has.
 
     Raises:
         UserError: if the slots are no whole number of frames.
     """
-    _, height, width = shape.grid
-    num_frames, rest = divmod(table.shape[1] - 1, height * width)
-    if rest:
-        raise UserError(f"a position table of {table.shape[1]} slots is no whole number of {height}x{width} frames")
-    return posembed.resize(table, (num_frames, height, width), shape.grid)
+    side = side or shape.grid[1]
+    return posembed.resize(table, (frames_of(table, side), side, side), shape.grid)
 
 
 def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -208,4 +205,14 @@ def _with_lora_merged(found: Converted) -> Converted:
     for source, name in found.kept.items():
         whole = _LORA.fullmatch(name)
         found.kept[source] = f"{whole[1]}.weight" if whole else name.replace(".base_layer.", ".")
+    return found
+
+
+def _with_tables_fitted(found: Converted, shape: VisionShape | None, side: int | None) -> Converted:
+    if shape is not None:
+        image = replace(shape, num_frames=shape.tubelet_size)
+        for name in TABLES:
+            if name in found.state:
+                wanted = image if name in IMAGE_TABLES else shape
+                found.state[name] = fit_table(found.state[name], wanted, side)
     return found

@@ -7,7 +7,8 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 import ivcore.models  # noqa: F401  registers s2 and clip with AutoModel
-from ivcore.data.tokenizer import Tokenizer
+from ivcore.data.tokenizer import FILE, Tokenizer
+from ivcore.errors import UserError
 from ivcore.models.base import VideoTextModel
 
 
@@ -19,10 +20,21 @@ def device(name: str) -> torch.device:
 
 
 def load(folder: Path) -> tuple[VideoTextModel, Tokenizer]:
-    """Model (float32, on the CPU, in eval mode) and tokenizer; loading is strict."""
+    """Model (float32, on the CPU, in eval mode) and tokenizer; loading is strict.
+
+    Raises:
+        UserError: if weights are missing or unexpected, or the tokenizer is not the one the model was trained with.
+    """
     transformers_logging.disable_progress_bar()
-    model: VideoTextModel = AutoModel.from_pretrained(folder)
-    return model.eval(), Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(folder)
+    model: VideoTextModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    trained_with = getattr(model.config, "tokenizer_sha256", None)
+    if trained_with not in (None, tokenizer.sha256):
+        raise UserError(
+            f"{folder / FILE} has sha256 {tokenizer.sha256[:12]}, the model was trained with {trained_with[:12]}: its "
+            "words would mean other things; put the model's own tokenizer there"
+        )
+    return model.eval(), tokenizer
 
 
 def save(model: VideoTextModel, tokenizer: Tokenizer, folder: Path) -> None:

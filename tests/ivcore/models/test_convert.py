@@ -1,7 +1,5 @@
 """Upstream's files: containers, one place for every entry, LoRA, deltas."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,27 +12,8 @@ from ivcore.models.convert import (
     clip_tower_state,
     clip_vision_state,
     merge_lora,
-    open_weights,
     s2_state,
 )
-
-ONE = {"a.weight": torch.arange(3.0)}
-
-
-@pytest.mark.parametrize("content", [{"module": ONE, "epoch": 3}, {"model": ONE}, {"state_dict": ONE}, ONE])
-def test_containers(tmp_path: Path, content: dict) -> None:
-    torch.save(content, tmp_path / "w.pt")
-    found = open_weights(tmp_path / "w.pt")
-    assert list(found) == ["a.weight"] and torch.equal(found["a.weight"], ONE["a.weight"])
-
-
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    (tmp_path / "w.pt").write_bytes(b"nothing")
-    torch.save({"epoch": 3}, tmp_path / "e.pt")
-    torch.save({"model": Path("/")}, tmp_path / "p.pt")  # a pickled object, not data
-    for name in ("w.pt", "e.pt", "p.pt", "absent.pt"):
-        with pytest.raises(UserError, match=name):
-            open_weights(tmp_path / name)
 
 
 def test_s2_file_with_every_oddity() -> None:

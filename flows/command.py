@@ -1,0 +1,63 @@
+"""What every command of `iv` has: an example, --home, --json and --debug, errors in one line, one JSON object."""
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from ivcore.errors import UserError, WorkError
+
+PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # errors that another workspace cures
+HOME_HELP = "Workspace folder; else IV_HOME, else ./workspace."
+
+
+class Example(click.Command):
+    """A command that shows an example below its help."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, epilog=f"Example:  {example}", **kwargs)
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--home, --json and --debug, as every command has them."""
+    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
+    command = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")(command)
+    return click.option("--home", type=click.Path(file_okay=False), help=HOME_HELP)(command)
+
+
+@contextlib.contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Turn an error into one line and its exit status: 2 the caller's mistake, 1 work that failed."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except KeyboardInterrupt:
+        click.echo("iv: stopped; run it again and it goes on from the steps that are done", err=True)
+        sys.exit(130)
+    except Exception as e:
+        if debug:
+            raise
+        click.echo(f"iv: {one_line(e)}", err=True)
+        sys.exit(2 if isinstance(e, UserError) else 1)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in a line."""
+    if isinstance(error, (UserError, WorkError)):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno:
+        where = f": {error.filename}" if error.filename else ""
+        cure = "; make room or give --home another folder" if error.errno in PLACE else ""
+        return f"{error.strerror}{where}{cure}"
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def emit(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    click.echo(json.dumps(value, default=str))
