@@ -92,9 +92,17 @@ def settle(
         parts: the files in the order in which they apply; later ones override.
         expected: the model's entries on the meta device, the second names of tied tensors included.
         started: names that begin at a value of the size file when no file has them, with the reason.
+
+    Raises:
+        UserError: naming the file, for half a LoRA branch or a position table of no whole number of frames.
     """
     account = Account([str(source.path) for source, _ in parts])
-    converted = [convert(source.weights.meta) for source, convert in parts]
+    converted = []
+    for source, convert in parts:
+        try:
+            converted.append(convert(source.weights.meta))
+        except UserError as error:
+            raise UserError(f"{source.path}: {error}") from None
     owner = {name: i for i, found in enumerate(converted) for name in found.state}
     for i, ((source, convert), found) in enumerate(zip(parts, converted, strict=True)):
         feeding: dict[str, list[str]] = {}

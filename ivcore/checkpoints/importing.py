@@ -31,6 +31,7 @@ from ivcore.models.shapes import VisionShape
 
 RECORD = "import.json"
 SCHEMA = 1
+_IN_THE_WAY = "{} is there already and is another thing; give --out another name or delete it"
 ORDER = ("s2", "clip", "tower", "llama", "mobileclip", "delta")  # in which files apply; later ones override
 WORDS = ("text_encoder.bert.embeddings.word_embeddings.weight", "text_encoder.embeddings.word_embeddings.weight")
 TOKENS = ("text_encoder.transformer.embed_tokens.weight", "transformer.embed_tokens.weight")
@@ -59,6 +60,8 @@ def import_weights(
         UserError: in one line naming file, key and cure; then nothing is written.
     """
     form, size = parse_model(model)
+    if out is not None and out.exists() and not (out / RECORD).is_file():
+        raise UserError(_IN_THE_WAY.format(out))  # before large files are read
     words = None if tokenizer is None else _tokenizer(tokenizer)
     options = {"frames": frames, "pixels": pixels, "tokenizer_sha256": words.sha256 if words else None}
     with _aside(out or Path(f"{model}.dry-run")) as scratch:
@@ -81,6 +84,8 @@ def import_weights(
         account = _settle(form, size, config, sources)
         record.update(counts=account.counts(), started=account.started, keys=account.rows)
         if out is None:
+            for name in account.recipes:
+                _value(name, account, config)
             return record
         account.refuse(model)
         made = scratch / "model"
@@ -186,7 +191,10 @@ def _conversion(form: str, size: str, config: S2Config | ClipConfig, source: Sou
         old = s2_config(size, 1).vision_shape() if size == "tiny" else s2_config(size).vision_shape()
         table = source.weights.meta.get("vision_encoder.pos_embed")
         if table is not None:
-            old = replace(old, num_frames=frames_of(table, old.grid[1]) * old.tubelet_size)
+            try:
+                old = replace(old, num_frames=frames_of(table, old.grid[1]) * old.tubelet_size)
+            except UserError as error:
+                raise UserError(f"{source.path}: vision_encoder.pos_embed: {error}") from None
         return partial(clip_vision_state, old=old, new=shape)
     if source.role == "tower":
         return partial(clip_tower_state, shape=shape, side=side)
@@ -219,13 +227,14 @@ def _write(folder: Path, form: str, config: S2Config | ClipConfig, account: Acco
     if words is not None:
         config.tokenizer_sha256 = words.sha256
         words.save(folder)
-    write_safetensors(folder / "model.safetensors", meta, partial(_value, account=account, config=config, dtype=dtype))
+    write_safetensors(folder / "model.safetensors", meta, partial(_value, account=account, config=config))
     config.save_pretrained(folder)
 
 
-def _value(name: str, account: Account, config: S2Config | ClipConfig, dtype: torch.dtype) -> Tensor:
+def _value(name: str, account: Account, config: S2Config | ClipConfig) -> Tensor:
+    """The tensor to be written under a name, looked through for NaN and infinity."""
     if name in account.started:
-        return torch.tensor(getattr(config, name), dtype=dtype)
+        return torch.tensor(getattr(config, name), dtype=config.dtype)
     recipe = account.recipes[name]
     value = recipe.make()
     for twin in (twin for kept, twin in account.twins if kept == name):
@@ -253,7 +262,7 @@ def _same_import(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         return r.get("schema"), r.get("model"), r.get("options"), sorted(files)
 
     if identity(there) != identity(record):
-        raise UserError(f"{out} is there already and is another thing; give --out another name or delete it")
+        raise UserError(_IN_THE_WAY.format(out))
     return there
 
 

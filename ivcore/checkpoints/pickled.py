@@ -15,6 +15,7 @@ What guards the reader, outermost last:
 import json
 import os
 import pickle
+import pickletools
 import re
 import resource
 import subprocess
@@ -129,10 +130,11 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)  # torch's format before 1.6
     except pickle.UnpicklingError as error:
         text = " ".join(str(error).split())
-        called = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"class [`'\"]?([\w.]+)", text)
+        named = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"class [`'\"]?([\w.]+)", text)
+        called = named[1] if named else _first_call(path)
         if called:
             raise UserError(
-                f": the pickle calls {called[1]}; only tensors and plain data are read. Do not open this file with "
+                f": the pickle calls {called}; only tensors and plain data are read. Do not open this file with "
                 "anything else; get the weights as safetensors from someone you trust"
             ) from None
         reason = text.rpartition("WeightsUnpickler error: ")[2][:120]
@@ -142,6 +144,23 @@ def _load(path: Path) -> Any:
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, AttributeError, TypeError, IndexError) as error:
         reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
         raise UserError(f" is cut short or no torch file ({reason}); fetch it again") from None
+
+
+def _first_call(path: Path) -> str | None:
+    """What a pickle outside of torch's formats would import first; read from its opcodes, nothing runs."""
+    words: list[str] = []
+    try:
+        with path.open("rb") as f:
+            for op, value, _ in pickletools.genops(f):
+                if op.name == "GLOBAL":
+                    return str(value).replace(" ", ".")
+                if op.name == "STACK_GLOBAL":
+                    return ".".join(words[-2:])
+                if isinstance(value, str):
+                    words.append(value)
+    except ValueError:
+        pass
+    return None
 
 
 def main(path: Path, out: Path) -> dict[str, Any]:

@@ -142,7 +142,10 @@ def frames_of(table: Tensor, side: int) -> int:
     """
     num_frames, rest = divmod(table.shape[1] - 1, side * side) if table.ndim == 3 else (0, 1)
     if rest or num_frames < 1:
-        raise UserError(f"a position table of shape {list(table.shape)} is no whole number of {side}x{side} frames")
+        raise UserError(
+            f"a position table of shape {list(table.shape)} is no whole number of {side}x{side} frames; give the file "
+            "of this size as published"
+        )
     return num_frames
 
 
@@ -214,5 +217,8 @@ def _with_tables_fitted(found: Converted, shape: VisionShape | None, side: int |
         for name in TABLES:
             if name in found.state:
                 wanted = image if name in IMAGE_TABLES else shape
-                found.state[name] = fit_table(found.state[name], wanted, side)
+                try:
+                    found.state[name] = fit_table(found.state[name], wanted, side)
+                except UserError as error:
+                    raise UserError(f"{name}: {error}") from None
     return found
