@@ -328,3 +328,13 @@ def test_the_whole_way_b14(tmp_path: Path) -> None:
     torch.save({"module": upstream_s2(model)}, tmp_path / "s2.pt")
     del model
     whole_way(tmp_path, tmp_path / "s2.pt", "B14", None, {}, pixels=224, frames=2)
+
+
+@pytest.mark.slow
+def test_peak_memory_b14() -> None:
+    """Of the process that imports and of the one that reads the pickle, each above its own start."""
+    from benchmarks.bench_models import memory
+
+    rows = {row["name"]: row for row in memory()}
+    for name in ("memory_import_B14", "memory_import_reader_B14"):
+        assert rows[name]["ours"] <= 1.3 * rows[name]["baseline"], rows[name]
