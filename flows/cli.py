@@ -48,7 +48,10 @@ def load(config: str, sets: tuple[str, ...], seeds: str | None) -> Any:
         if not all(s.strip().isdigit() for s in seeds.split(",")):
             raise UserError(f"--seeds {seeds!r} is no list of whole numbers; write --seeds 0,1,2")
         sets = (*sets, f"seeds=[{seeds}]")
-    return load(config, sets)
+    try:
+        return load(config, sets)
+    except OSError as e:
+        raise UserError(f"{config} cannot be read ({e.strerror}); give a TOML file or the name of a run") from None
 
 
 def run_flow(config: Any, home: str | None, debug: bool = False, step: str | None = None) -> dict[str, Any]:
@@ -71,8 +74,10 @@ def run_flow(config: Any, home: str | None, debug: bool = False, step: str | Non
             stages = single(config, step, str(place))
     except (UserError, WorkError):
         raise
-    except Exception:
+    except Exception as e:
         runtime.need_room(place, runtime.FULL_MB)  # on a full disk things fail in many words; this is the plain one
+        if "Failed to reach API" in str(e):
+            raise WorkError(runtime.NO_SERVER.format(os.environ.get("PREFECT_API_URL"))) from e
         raise
     return {"home": str(place), "stages": stages}
 
@@ -159,21 +164,31 @@ _step_command("score", f"Checkpoints and features -> scores. {EARLIER}")
 _step_command("report", f"Scores -> the report. {EARLIER}")
 
 
-@main.command(cls=Example, example='iv sql "select kind, count(*) from records group by kind"')
-@click.argument("statement")
+@main.command(cls=Example, example='iv sql "SELECT path, error FROM manifest WHERE error IS NOT NULL"')
+@click.argument("statement", required=False)
 @common
-def sql(statement: str, home: str | None, as_json: bool, debug: bool) -> None:
-    """Ask the tables: records, manifest, captions, frames, features, curves, scores, stages, rows, paired."""
+def sql(statement: str | None, home: str | None, as_json: bool, debug: bool) -> None:
+    """Ask the tables of the workspace: records, manifest, frames, scores, rows, stages and more.
+
+    Without a STATEMENT it lists them with their columns, and some questions to begin with.
+    """
     with reported(debug):
-        from ivcore.catalog import query
+        from ivcore.catalog import QUESTIONS, TABLES, query
         from tasks.runtime import default_home
 
-        columns, rows = query(Path(home) if home else default_home(), statement)
+        columns, rows = query(Path(home) if home else default_home(), TABLES if statement is None else statement)
         if as_json:
             return emit({"columns": columns, "rows": [list(row) for row in rows]})
-        click.echo("\t".join(columns))
-        for row in rows:
-            click.echo("\t".join("" if value is None else str(value) for value in row))
+        if statement is None:
+            for table, names in rows:
+                click.echo(f"{table:<10} {names}")
+            for question, text in QUESTIONS.items():
+                click.echo(f"\n{question}:\n{text}")
+            return
+        table = [columns, *(["" if value is None else str(value) for value in row] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*table)] if sys.stdout.isatty() else [0] * len(columns)
+        for line in table:
+            click.echo("\t".join(cell.ljust(width) for cell, width in zip(line, widths)))
 
 
 @main.command(cls=Example, example="iv doctor --home workspace")

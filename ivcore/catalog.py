@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ivcore import schemas
 from ivcore.errors import UserError, WorkError
 from ivcore.store import Store
 
@@ -27,7 +28,27 @@ VIEWS = {
     "curves": "curves",
     "features": "features",
 }
+EMPTY = (schemas.MANIFEST, schemas.CAPTIONS, schemas.FRAMES, schemas.SCORES, schemas.CURVES)
 REPORT_TABLES = ("stages", "rows", "paired")
+# What people ask first; shown by `iv sql` and in docs/data.md.
+QUESTIONS = {
+    "Which videos failed, and why": """\
+SELECT m.path, coalesce(f.error, m.error) AS error, f.detail
+FROM manifest m
+LEFT JOIN records r ON r.kind = 'frames' AND r.inputs->>'manifest' = 'manifest/' || m.key
+LEFT JOIN frames f ON f.key = r.key AND f.clip_id = m.clip_id
+WHERE coalesce(f.error, m.error) IS NOT NULL
+ORDER BY ALL""",
+    "R@1 by language and head, mean of the seeds": """\
+SELECT arm, language, text_class, model, head,
+  round(avg(r1) FILTER (direction = 't2v'), 1) AS t2v, round(avg(r1) FILTER (direction = 'v2t'), 1) AS v2t
+FROM rows GROUP BY ALL ORDER BY arm, language, text_class, t2v DESC""",
+    "Seconds of each stage": """\
+SELECT step, label, arm, seed, cached, rows_ok, wall_s, cpu_s FROM stages""",
+}
+TABLES = """\
+SELECT table_name AS "table", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
+FROM information_schema.columns GROUP BY 1 ORDER BY 1"""
 OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 READS = ("SELECT", "EXPLAIN")
 MEMORY = "2GB"
@@ -43,6 +64,7 @@ def build(home: Path) -> Path:
             _records(db, Store(home))
             for view, files in sorted(_files(home).items()):
                 _view(db, view, files)
+            _missing(db)
             _report(db, Path(home) / "reports" / "latest" / "report.json")
         aside.replace(final)
     finally:
@@ -76,6 +98,8 @@ def query(home: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             _only_reads(db, sql)
             result = db.execute(sql)
             return [column[0] for column in result.description], result.fetchall()
+        except duckdb.CatalogException as e:
+            raise UserError(f"sql: {str(e).splitlines()[0]} `iv sql` alone lists what there is") from None
         except duckdb.Error as e:
             raise UserError(f"sql: {str(e).splitlines()[0]}") from None
 
@@ -134,6 +158,15 @@ def _view(db: duckdb.DuckDBPyConnection, name: str, files: list[str]) -> None:
     key = "regexp_extract(filename, '/artifacts/[^/]+/([0-9a-f]+)/', 1)"
     source = f"read_parquet({_literal(files)}, union_by_name=true, filename=true)"
     db.execute(f'create view "{name}" as select {key} as key, * exclude (filename) from {source}')
+
+
+def _missing(db: duckdb.DuckDBPyConnection) -> None:
+    """Empty tables for the steps that have not run, so that a question about them has an answer: nothing."""
+    there = {name for (name,) in db.execute("select table_name from information_schema.tables").fetchall()}
+    for table in EMPTY:
+        if VIEWS[table.name] not in there:
+            schema = pa.schema([pa.field("key", pa.string()), *table.schema()])
+            _table(db, VIEWS[table.name], schema.empty_table(), ())
 
 
 def _report(db: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -196,7 +196,12 @@ def markdown() -> str:
         ]
         lines += [f"| {c.name} | {c.type}{', may be null' if c.nullable else ''} | {c.doc} |" for c in table.columns]
         lines.append("")
-    return "\n".join(lines)
+    from ivcore.catalog import QUESTIONS  # here, since the catalog imports this module
+
+    lines += ["# Questions", "", "`iv sql` alone lists every table and column; `iv sql --json` is for scripts.", ""]
+    for question, sql in QUESTIONS.items():
+        lines += [f"{question}:", "", "```sql", sql, "```", ""]
+    return "\n".join(lines[:-1])
 
 
 if __name__ == "__main__":

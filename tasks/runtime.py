@@ -27,9 +27,11 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # else two lines on stdout, and --json is broken
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the usual 7 wait four minutes for a server that is not there
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 TRACKING = "MLFLOW_TRACKING_URI"
+NO_SERVER = "PREFECT_API_URL = {!r}: no Prefect server answers there; start it, or unset the variable to do without"
 START_MB = 64  # Prefect's and MLflow's databases, and then something
 FULL_MB = 2
 _ours: str | None = None  # the tracking address we set ourselves, to tell it from the user's

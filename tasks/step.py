@@ -134,4 +134,4 @@ def _show(home: Path, made: Reference) -> None:
     try:
         create_markdown_artifact("\n".join(lines), key="-".join(x for x in name.split("-") if x))
     except Exception as e:
-        log.warning("Prefect took no note of %s: %s", stage["step"], e)
+        log.warning("Prefect took no note of %s: %s", stage["step"], (str(e).splitlines() or [""])[0][:300])

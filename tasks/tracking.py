@@ -64,7 +64,8 @@ def guarded(what: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as e:  # whatever the tracking server says, the artifact counts
-        log.warning("MLflow could not %s: %s: %s", what, type(e).__name__, str(e).splitlines()[0] if str(e) else "")
+        words = (str(e).splitlines() or [""])[0][:300]
+        log.warning("MLflow could not %s: %s: %s; the run goes on without", what, type(e).__name__, words)
         return None
 
 
@@ -162,7 +163,7 @@ def stage_run(
         "mlflow.source.git.commit": git_commit(),
         **_process(),
         **context,
-        **({"mlflow.parentRunId": parent} if parent else {}),
+        "mlflow.parentRunId": parent or "",
     }
 
     def work() -> str:
@@ -174,7 +175,8 @@ def stage_run(
         _inputs(mlflow, run.info.run_id, step)
         return str(run.info.run_id)
 
-    stage = StageRun(guarded(f"open the run of {step.name}", work))
+    # Without a run of the pipeline tracking does not answer: no use in waiting for it again at every step.
+    stage = StageRun(guarded(f"open the run of {step.name}", work) if parent else None)
     error: BaseException | None = None
     try:
         yield stage

@@ -30,8 +30,12 @@ def read(file: Path) -> list[Row]:
         raise UserError(f"data.annotations = {str(file)!r} is of no known kind; known: {', '.join(readers)}")
     try:
         raw = reader(file)
+    except UnicodeDecodeError as e:
+        raise UserError(f"{file} is not UTF-8 at byte {e.start}; save it as UTF-8") from None
     except (ValueError, csv.Error, pa.ArrowException) as e:
-        raise UserError(f"{file} cannot be read as {file.suffix.lower()[1:]}: {e}") from None
+        raise UserError(
+            f"{file} cannot be read as {file.suffix.lower()[1:]}: {e}; look for a quote or bracket left open"
+        ) from None
     if not raw:
         raise UserError(f"{file} has no rows; it needs one a caption or clip, with a path")
     return [_checked(row, f"{file} row {n}") for n, row in enumerate(raw, 1)]
@@ -64,8 +68,11 @@ def _checked(row: Any, where: str) -> Row:
     if None in row:  # what csv does with fields beyond the header
         raise UserError(f"{where} has more fields than the header; put quotes around captions with commas")
     row = {k: v for k, v in row.items() if v not in (None, "")}
-    if not isinstance(row.get("path"), str):
-        raise UserError(f"{where}: path = {row.get('path')!r} is no text; every row needs the path of a video")
+    if "path" not in row:
+        named = ", ".join(map(str, row)) or "nothing"
+        raise UserError(f"{where} has no path, only {named}; every row needs the path of a video, by that name")
+    if not isinstance(row["path"], str):
+        raise UserError(f"{where}: path = {row['path']!r} is no text; every row needs the path of a video")
     captions = row.get("caption", [])
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, list) or not all(isinstance(c, str) and c.strip() for c in captions):

@@ -21,7 +21,7 @@ def test_every_command_has_help_with_an_example_and_json():
     assert {"demo", "run", "ingest", "decode", "featurize", "fit-s2", "fit-clip", "score", "report"} <= set(
         main.commands
     )
-    assert {"sql", "doctor", "parity"} <= set(main.commands)
+    assert {"sql", "doctor", "parity", "import", "export"} <= set(main.commands)
     for name in main.commands:
         out = CliRunner().invoke(main, [name, "--help"]).output
         assert f"Example:  iv {name}" in out and "--json" in out and "--debug" in out and "--home" in out
@@ -54,11 +54,35 @@ def test_a_server_that_is_not_there_is_one_line_and_1(tmp_path):
     env = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
     done = _iv("ingest", "demo", "--json", "--home", str(tmp_path / "ws"), **env)
     assert done.returncode == 1 and done.stdout == "", done.stderr
-    assert "Failed to reach API" in done.stderr and "Traceback" not in done.stderr
+    assert "no Prefect server answers there; start it, or unset" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_sql(tmp_path):
     (tmp_path / "artifacts").mkdir()
     done = CliRunner().invoke(main, ["sql", "select 1 as one", "--json", "--home", str(tmp_path)])
     assert json.loads(done.stdout) == {"columns": ["one"], "rows": [[1]]}
+    listed = CliRunner().invoke(main, ["sql", "--home", str(tmp_path)]).stdout
+    assert "manifest   key, clip_id, path" in listed and "Seconds of each stage:" in listed
     assert CliRunner().invoke(main, ["sql", "drop table records", "--home", str(tmp_path)]).exit_code == 2
+
+
+def test_weights_out_and_in_again(tmp_path):
+    from ivcore.models import build_s2
+
+    build_s2("tiny", 50, seed=0).save_pretrained(tmp_path / "a")
+    out = CliRunner().invoke(main, ["export", str(tmp_path / "a"), "--out", str(tmp_path / "a.safetensors")])
+    assert out.exit_code == 0 and "exported 160 entries" in out.stdout
+    command = ["import", str(tmp_path / "a.safetensors"), "--model", "s2-tiny"]
+    seen = CliRunner().invoke(main, [*command, "--dry-run"])
+    assert seen.exit_code == 0 and "loaded      a.safetensors  itm_head.bias" in seen.stdout
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "b")])
+    assert done.exit_code == 0 and "imported s2-tiny into" in done.stdout
+    again = json.loads(CliRunner().invoke(main, [*command, "--out", str(tmp_path / "b"), "--json"]).stdout)
+    assert again["counts"]["a.safetensors"] == {
+        "loaded": 158,
+        "converted": 0,
+        "ignored": 2,
+        "missing": 0,
+        "unexpected": 0,
+    }
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()

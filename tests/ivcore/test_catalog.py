@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from ivcore import schemas
-from ivcore.catalog import build, query
+from ivcore.catalog import QUESTIONS, TABLES, build, query
 from ivcore.errors import UserError
 from ivcore.store import Store
 
@@ -90,6 +90,43 @@ def test_it_can_be_deleted_and_read_while_it_is_rebuilt(home):
     file.unlink()
     assert query(home, "select count(*) from records")[1] == [(3,)]
     assert not list(home.glob(".catalog*"))
+
+
+def test_the_questions_have_answers(tmp_path):
+    store = Store(tmp_path)
+    clip = dict.fromkeys((c.name for c in schemas.MANIFEST.columns), None)
+    clip |= {"sha256": "", "bytes": 1, "split": "test", "family": "f"}
+    names = ("good", "hangs", "text")
+    clips = [{**clip, "clip_id": n, "path": f"{n}.mp4", "error": "unreadable" if n == "text" else None} for n in names]
+    for key in ("a" * 24, "b" * 24):  # the same clips in two manifests, frames of the first alone
+        _put(store, "manifest", key, {"manifest.parquet": (clips, schemas.MANIFEST)})
+    none = dict.fromkeys(c.name for c in schemas.FRAMES.columns)
+    frames = [{**none, "clip_id": "good"}] + [{**none, "clip_id": n, "error": "timeout"} for n in names[1:]]
+    with store.write("frames", "f" * 24, 1, {}, {"manifest": f"manifest/{'a' * 24}"}) as draft:
+        schemas.write(draft.path / "index.parquet", frames, schemas.FRAMES)
+    latest = tmp_path / "reports" / "latest"
+    latest.mkdir(parents=True)
+    one = {"arm": "main", "language": "en", "text_class": "short", "model": "s2", "head": "sim"}
+    rows = [{**one, "seed": s, "direction": d, "r1": r} for s, d, r in ((0, "t2v", 40), (1, "t2v", 50), (0, "v2t", 30))]
+    stage = {"step": "fit_s2", "label": "words", "arm": "main", "seed": 0, "cached": False, "rows_ok": 3}
+    stages = [{**stage, "wall_s": 2.5, "cpu_s": 4.0}]
+    (latest / "report.json").write_text(json.dumps({"rows": rows, "paired": [], "stages": stages}))
+    failed, recall, seconds = (query(tmp_path, sql)[1] for sql in QUESTIONS.values())
+    assert [row[:2] for row in failed] == [
+        ("hangs.mp4", "timeout"),
+        ("text.mp4", "timeout"),
+        ("text.mp4", "unreadable"),
+    ]
+    assert recall == [("main", "en", "short", "s2", "sim", 45.0, 30.0)]
+    assert seconds == [("fit_s2", "words", "main", 0, False, 3.0, 2.5, 4.0)]
+    assert dict(query(tmp_path, TABLES)[1])["curves"] == "key, phase, step, name, value"
+
+
+def test_steps_that_have_not_run_have_empty_tables(tmp_path):
+    (tmp_path / "artifacts").mkdir()
+    assert query(tmp_path, "select path, error from manifest") == (["path", "error"], [])
+    with pytest.raises(UserError, match=r"rows does not exist.*`iv sql` alone"):
+        query(tmp_path, "select * from rows")
 
 
 def test_no_workspace_is_the_callers_mistake(tmp_path):
