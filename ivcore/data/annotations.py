@@ -33,9 +33,8 @@ def read(file: Path) -> list[Row]:
     except UnicodeDecodeError as e:
         raise UserError(f"{file} is not UTF-8 at byte {e.start}; save it as UTF-8") from None
     except (ValueError, csv.Error, pa.ArrowException) as e:
-        raise UserError(
-            f"{file} cannot be read as {file.suffix.lower()[1:]}: {e}; look for a quote or bracket left open"
-        ) from None
+        cure = "" if reader is _parquet else "; look for a quote or bracket left open"
+        raise UserError(f"{file} cannot be read as {file.suffix.lower()[1:]}: {e}{cure}") from None
     if not raw:
         raise UserError(f"{file} has no rows; it needs one a caption or clip, with a path")
     return [_checked(row, f"{file} row {n}") for n, row in enumerate(raw, 1)]
