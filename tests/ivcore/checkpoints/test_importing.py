@@ -191,6 +191,9 @@ def test_half_precision_stays_as_it_is(tmp_path: Path) -> None:
     import_weights([saved(tmp_path / "s.pt", state)], "s2-tiny", tmp_path / "out")
     assert {t.dtype for t in load_file(tmp_path / "out/model.safetensors").values()} == {torch.bfloat16}
     assert AutoModel.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+    export(tmp_path / "out", tmp_path / "back.safetensors")
+    import_weights([tmp_path / "back.safetensors"], "s2-tiny", tmp_path / "again")
+    assert sha256_file(tmp_path / "out/model.safetensors") == sha256_file(tmp_path / "again/model.safetensors")
     Tokenizer.train(["a red ball"], 50, "bert").save(tmp_path / "out")
     assert checkpoint.load(tmp_path / "out")[0].dtype == torch.float32
 
