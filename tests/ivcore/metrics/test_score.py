@@ -1,10 +1,12 @@
 """Scores of tiny models on made-up clips: equal to the plain computation, same bytes twice, honest edges."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 import torch.nn.functional as F
@@ -207,3 +209,19 @@ def test_half_precision_scores(made):
     found = steps.run(step, store)
     assert found.record()["facts"]["dtype"] == "bfloat16"
     assert isinstance(found.path, Path)
+
+
+@pytest.mark.parametrize("kind", ["s2", "clip"])
+def test_the_example_finds_what_scoring_ranked(made, kind):
+    """examples/search.py, asked with a caption of the test split, gives the ranks of scores.parquet."""
+    spec = importlib.util.spec_from_file_location("search", Path(__file__).parents[3] / "examples" / "search.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    store, manifest = made[:2]
+    (caption_id, _, sentence), *_ = Captions(manifest).texts("en", "short", "test")
+    table = pa.parquet.read_table(score(made, kind).path / "scores.parquet").to_pylist()
+    found = example.search(store, kind, sentence, K)
+    assert set(found) == ({"sim", "match"} if kind == "s2" else {"sim"})
+    for head, clips in found.items():
+        rows = [r for r in table if (r["query_id"], r["head"], r["direction"]) == (caption_id, head, "t2v")]
+        assert clips == [r["candidate_id"] for r in sorted(rows, key=lambda r: r["rank"]) if r["rank"] <= K]
