@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -323,6 +324,33 @@ def whole_way(folder: Path, s2_path: Path, size: str, vocab: int | None, clip: d
 
 def test_the_whole_way_tiny(s2_file: Path, tmp_path: Path) -> None:
     whole_way(tmp_path, s2_file, "tiny", 60, {}, pixels=32, frames=8)
+
+
+def test_a_small_clip_from_tower_text_and_delta(tmp_path: Path) -> None:
+    """S14 as published: a distilled tower without prefix, Apple's text tower, a delta of 19 tensors."""
+    state = build_clip("S14", None, seed=4).state_dict()
+    tower = {n.removeprefix("vision_encoder."): t for n, t in state.items() if n.startswith("vision_encoder.")}
+    left = {"clip_pos_embed": tower["pos_embed"].clone(), "clip_decoder.0.head.0.weight": torch.ones(2)}
+    text = {n: t for n, t in state.items() if n.startswith("text_encoder.")}
+    delta = {n: t.bfloat16() for n, t in state.items() if re.search(r"clip_projector|vision_align|^temp$", n)}
+    files = {"tower": {**tower, **left}, "text": {**text, "image_encoder.x": torch.ones(1)}, "delta": delta}
+    for name, part in files.items():
+        save_file(part, tmp_path / f"{name}.safetensors")
+    paths = [tmp_path / f"{name}.safetensors" for name in files]
+    record = import_weights(paths, "clip-S14", tmp_path / "clip")
+    assert len(delta) == 19 and [s["role"] for s in record["sources"]] == ["tower", "mobileclip", "delta"]
+    num = {"tower": len(tower) - 14, "text": len(text), "delta": 19}
+    for name, count in num.items():
+        found = record["counts"][f"{name}.safetensors"]
+        assert found["loaded"] + found["converted"] == count
+        assert sum(found.values()) == len(files[name])
+    saved = load_file(tmp_path / "clip/model.safetensors")
+    assert saved.keys() == state.keys() and saved["temp"].dtype == torch.bfloat16
+    assert torch.equal(AutoModel.from_pretrained(tmp_path / "clip").vision_encoder.pos_embed, tower["pos_embed"])
+    with pytest.raises(UserError, match=r"4 missing: vision_align\.0"):
+        import_weights(paths[:2], "clip-S14", tmp_path / "no")
+    record = import_weights(paths, "clip-S14", None, frames=4)
+    assert "resized" in next(row["why"] for row in record["keys"] if row["key"] == "pos_embed")
 
 
 @pytest.mark.slow
