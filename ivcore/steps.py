@@ -30,8 +30,8 @@ VERSIONS = {
     "frame_shard": 1,
     "frames": 1,
     "features": 1,
-    "s2": 2,
-    "clip": 1,
+    "s2": 3,
+    "clip": 2,
     "scores": 1,
     "report": 2,
 }

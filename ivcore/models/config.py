@@ -26,6 +26,7 @@ class S2Config(PretrainedConfig):
     temp_min: float = 0.001
     temp_max: float = 0.5
     tie_word_embeddings: bool = True  # the masked-language head writes with the word embeddings
+    tokenizer_sha256: str | None = None  # of the tokenizer it was trained with; another is refused at load
 
     def vision_shape(self) -> VisionShape:
         """The vision tower's numbers, checked."""
@@ -51,6 +52,7 @@ class ClipConfig(PretrainedConfig):
     temp_min: float = 0.01
     temp_max: float | None = None
     tie_word_embeddings: bool = False
+    tokenizer_sha256: str | None = None  # of the tokenizer it was trained with; another is refused at load
 
     def vision_shape(self) -> VisionShape:
         """The vision tower's numbers, checked."""
@@ -117,7 +119,7 @@ def fill(size: str, part: str, vocab_size: int | None, overrides: dict[str, Any]
             vision[name] = value
         elif name in text_kind.__dataclass_fields__:
             text[name] = value
-        elif name in config_kind.__annotations__ and name not in ("vision", "text", "size", "seed"):
+        elif name in config_kind.__annotations__ and name not in ("vision", "text", "size", "seed", "tokenizer_sha256"):
             fields[name] = value
         else:
             raise UserError(f"{part} of size {size} has no field {name!r}")

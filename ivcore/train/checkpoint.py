@@ -28,7 +28,7 @@ def load(folder: Path) -> tuple[VideoTextModel, Tokenizer]:
     transformers_logging.disable_progress_bar()
     tokenizer = Tokenizer.load(folder)
     model: VideoTextModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    trained_with = getattr(model.config, "tokenizer_sha256", None)
+    trained_with = model.config.tokenizer_sha256
     if trained_with not in (None, tokenizer.sha256):
         raise UserError(
             f"{folder / FILE} has sha256 {tokenizer.sha256[:12]}, the model was trained with {trained_with[:12]}: its "
@@ -38,7 +38,8 @@ def load(folder: Path) -> tuple[VideoTextModel, Tokenizer]:
 
 
 def save(model: VideoTextModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write model and tokenizer into a folder that exists."""
+    """Write model and tokenizer into a folder that exists; config.json takes the tokenizer's hash."""
     transformers_logging.disable_progress_bar()
+    model.config.tokenizer_sha256 = tokenizer.sha256
     model.save_pretrained(folder)
     tokenizer.save(folder)
