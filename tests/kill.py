@@ -64,15 +64,16 @@ def kill(
     home: Path,
     after_s: float | None = None,
     when_files: int | None = None,
+    when: Callable[[], bool] = lambda: False,
     env: Mapping[str, str] | None = None,
 ) -> Kill:
-    """SIGKILL to the whole group after some seconds, or as soon as artifacts/ holds that many files."""
+    """SIGKILL to the whole group after some seconds, once artifacts/ holds that many files, or once `when` holds."""
     begun = time.monotonic()
     process = start(command, env)
     try:
         while process.poll() is None:
             late = after_s is not None and time.monotonic() - begun >= after_s
-            if late or (when_files is not None and count(home) >= when_files):
+            if late or (when_files is not None and count(home) >= when_files) or when():
                 break
             time.sleep(TICK_S)
         landed = process.poll() is None
