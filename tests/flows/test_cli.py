@@ -86,25 +86,3 @@ def test_weights_out_and_in_again(tmp_path):
         "unexpected": 0,
     }
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
-
-
-def test_weights_out_and_in_again(tmp_path):
-    from ivcore.models import build_s2
-
-    build_s2("tiny", 50, seed=0).save_pretrained(tmp_path / "a")
-    out = CliRunner().invoke(main, ["export", str(tmp_path / "a"), "--out", str(tmp_path / "a.safetensors")])
-    assert out.exit_code == 0 and "exported 160 entries" in out.stdout
-    command = ["import", str(tmp_path / "a.safetensors"), "--model", "s2-tiny"]
-    seen = CliRunner().invoke(main, [*command, "--dry-run"])
-    assert seen.exit_code == 0 and "loaded      a.safetensors  itm_head.bias" in seen.stdout
-    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "b")])
-    assert done.exit_code == 0 and "imported s2-tiny into" in done.stdout
-    again = json.loads(CliRunner().invoke(main, [*command, "--out", str(tmp_path / "b"), "--json"]).stdout)
-    assert again["counts"]["a.safetensors"] == {
-        "loaded": 158,
-        "converted": 0,
-        "ignored": 2,
-        "missing": 0,
-        "unexpected": 0,
-    }
-    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
