@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,10 +94,11 @@ def verdict(out: dict[str, Any], as_json: bool) -> None:
     from ivcore.page import terminal
 
     click.echo(terminal(found))
+    tools = "" if shutil.which("iv") else os.path.relpath(Path(sys.executable).parent) + "/"
     click.echo(f"\nreport   {folder / 'report.html'}")
-    click.echo(f'tables   iv sql --home {home} "select * from records"')
-    click.echo(f"MLflow   mlflow server --backend-store-uri sqlite:///{home}/mlflow/mlflow.db --port 5000")
-    click.echo(f"Prefect  PREFECT_HOME={home}/prefect prefect server start --port 4200")
+    click.echo(f"tables   {tools}iv sql --home {home}")
+    click.echo(f"MLflow   {tools}mlflow server --backend-store-uri sqlite:///{home}/mlflow/mlflow.db --port 5000")
+    click.echo(f"Prefect  PREFECT_HOME={home}/prefect {tools}prefect server start --port 4200")
 
 
 def summary(out: dict[str, Any], as_json: bool) -> None:
