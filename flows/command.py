@@ -34,7 +34,7 @@ def reported(debug: bool) -> Iterator[None]:
     """Turn an error into one line and its exit status: 2 the caller's mistake, 1 work that failed."""
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit):
+    except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click ends quietly after `| head`
         raise
     except KeyboardInterrupt:
         click.echo("iv: stopped; run it again and it goes on from the steps that are done", err=True)
