@@ -24,7 +24,7 @@ UNIT = 64
 # Cell width and height, centres, travel in x and y and radius (least, most), by number of objects.
 LAYOUT = {
     2: ((64, 32), ((32, 16), (32, 48)), (14.0, 5.0), (9.5, 11.0)),
-    4: ((32, 32), ((16, 16), (48, 16), (16, 48), (48, 48)), (6.0, 6.0), (8.4, 9.8)),
+    4: ((32, 32), ((16, 16), (48, 16), (16, 48), (48, 48)), (8.5, 8.5), (6.2, 7.2)),
 }
 DIRECTION = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SMALLEST = 0.45  # of the radius, where growing begins and shrinking ends
