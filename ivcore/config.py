@@ -4,11 +4,12 @@ A step is handed its own branch, and the branch is the recipe of its artifact. A
 workers, which device) changes speed but not bytes and stays out of the key.
 """
 
+import difflib
 import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -301,9 +302,21 @@ def parse(values: dict[str, Json], source: str = "config") -> RunConfig:
         lines = []
         for error in e.errors():
             spot = ".".join(str(p) for p in error["loc"]) or source
-            what = "no such field" if error["type"] == "extra_forbidden" else error["msg"]
+            what = _unknown(error["loc"]) if error["type"] == "extra_forbidden" else error["msg"]
             lines.append(f"{spot} = {error['input']!r:.60}: {what}")
         raise UserError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _unknown(spot: tuple[int | str, ...]) -> str:
+    """What to say of a name that is no field: the field that was meant, or those there are."""
+    branch: Any = RunConfig
+    for name in spot[:-1]:
+        if isinstance(name, str) and name in branch.model_fields:
+            inner = branch.model_fields[name].annotation
+            types = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, Branch)]
+            branch = (types or [branch])[0]
+    near = difflib.get_close_matches(str(spot[-1]), branch.model_fields, n=1)
+    return f"no such field; {f'{near[0]} is meant?' if near else 'there are ' + ', '.join(branch.model_fields)}"
 
 
 def load(source: str, sets: Iterable[str] = ()) -> RunConfig:

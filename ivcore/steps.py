@@ -26,7 +26,7 @@ Log = Callable[[Mapping[str, float], int], None]  # figures by name, and the ste
 # Raise a number when the step's bytes change for the same recipe.
 VERSIONS = {
     "videos": 2,
-    "manifest": 1,
+    "manifest": 2,
     "frame_shard": 1,
     "frames": 1,
     "features": 1,

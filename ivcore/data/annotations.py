@@ -1,6 +1,7 @@
 """An annotation file (csv, jsonl, json or Parquet) to plain rows, with its mistakes named by row."""
 
 import csv
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ivcore.errors import UserError
 
 SPLITS = ("train", "val", "test")
 LANGUAGES = ("en", "zh", "es")
+FIELDS = ("path", "caption", "language", "split", "start_s", "end_s", "clip_id", "family")  # others are not read
 
 Row = dict[str, Any]
 
@@ -66,6 +68,9 @@ def _checked(row: Any, where: str) -> Row:
         raise UserError(f"{where} is {row!r:.60}; it must have named fields such as path and caption")
     if None in row:  # what csv does with fields beyond the header
         raise UserError(f"{where} has more fields than the header; put quotes around captions with commas")
+    for name in set(map(str, row)) - set(FIELDS):
+        if near := difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.65):
+            raise UserError(f"{where} has {name!r}, which is not read; if it is meant, call it {near[0]!r}")
     row = {k: v for k, v in row.items() if v not in (None, "")}
     if "path" not in row:
         named = ", ".join(map(str, row)) or "nothing"

@@ -60,7 +60,8 @@ def decode_manifest(
         told = ", ".join(f"{num} {reason}" for reason, num in reasons.items())
         raise WorkError(
             f"{len(failed)} of {len(index)} clips could not be decoded ({told}), the first is {failed[0]['clip_id']}; "
-            f"data.max_failed_share allows {max_failed_share:g}"
+            f"data.max_failed_share allows {max_failed_share:g}; mend the videos or leave them out, "
+            "and raise data.max_failed_share if the rest is enough"
         )
     schemas.write(draft.path / "index.parquet", index, schemas.FRAMES)
     draft.count(len(index) - len(failed), len(failed))

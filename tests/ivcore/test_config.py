@@ -5,8 +5,10 @@ from ivcore.errors import UserError
 
 
 def test_an_unknown_name_is_named():
-    with pytest.raises(UserError, match=r"train\.clip\.lrr = 0\.1: no such field"):
+    with pytest.raises(UserError, match=r"train\.clip\.lrr = 0\.1: no such field; lr is meant"):
         parse({"train": {"clip": {"lrr": 0.1, "phases": [{"name": "a", "steps": 1}]}}})
+    with pytest.raises(UserError, match=r"no such field; there are .*seeds, arms"):
+        parse({"wholly": 1})
     with pytest.raises(UserError, match="no run is named 'nope'"):
         load("nope")
     with pytest.raises(UserError, match=r"no config file at .*gone\.toml"):

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ KNOWN = (
     *(".mts", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".ogg", ".gif", ".vob", ".mxf"),
 )
 LONG_WORDS = 32  # a caption of more words is long
+WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")  # Chinese has no spaces: each character counts as one
 
 Row = dict[str, Any]
 
@@ -73,7 +75,7 @@ def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
                     "caption_id": f"{clip_id}#{len(captions):07d}",
                     "clip_id": clip_id,
                     "language": given["language"],
-                    "text_class": "long" if len(text.split()) > LONG_WORDS else "short",
+                    "text_class": "long" if len(WORD.findall(text)) > LONG_WORDS else "short",
                     "caption": text,
                 }
             )

@@ -74,6 +74,12 @@ def test_captions_of_a_csv(videos: Path, tmp_path: Path) -> None:
     assert captions.clips("val") == [] and captions.family("a.mp4") == "a.mp4"
 
 
+def test_a_chinese_caption_is_as_long_as_its_characters(videos: Path) -> None:
+    text = f"path,caption,language\na.mp4,{'红' * 33},zh\na.mp4,{'红' * 32},zh\n"
+    _, captions = folder.rows(annotated(videos, text), videos)
+    assert [c["text_class"] for c in captions] == ["long", "short"]
+
+
 def test_four_kinds_of_annotation_say_the_same(videos: Path) -> None:
     rows = [
         {"path": "a.mp4", "caption": "one", "split": "test", "start_s": 0.2, "end_s": 0.8},
@@ -113,6 +119,7 @@ def test_a_path_that_leaves_the_root_is_refused(videos: Path, path: str) -> None
         ("x.csv", "path,caption\n", "has no rows"),
         ("x.csv", "caption\nhello\n", "row 1 has no path, only caption"),
         ("x.csv", "path,caption\na.mp4,one, two\n", "row 1 has more fields"),
+        ("x.csv", "path,captions\na.mp4,one\n", "row 1 has 'captions', which is not read; .* 'caption'"),
         ("x.csv", "path,split\na.mp4,dev\n", "split = 'dev' is unknown"),
         ("x.csv", "path,language\na.mp4,fr\n", "language = 'fr' is unknown"),
         ("x.csv", "path,start_s,end_s\na.mp4,3,2\n", "end_s = 2 is not after start_s = 3"),
