@@ -127,7 +127,9 @@ class Phase(Branch):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the phase; --set reaches it as phases.NAME.")
     steps: int = Field(ge=1, description="Optimiser steps.")
-    trainable: Literal["all", "clip", "clip_text", "clip_trunk", "fusion", "vtc_head"] = Field(
+    trainable: Literal[
+        "all", "clip", "clip_projection", "clip_lora", "clip_text", "clip_trunk", "fusion", "vtc_head"
+    ] = Field(
         "all", description="Policy of ivcore/models/freeze.py: which parameters train; the rest is frozen and verified."
     )
     lr_scale: float = Field(1.0, gt=0, description="Multiplies the stage's learning rate.")
@@ -163,7 +165,7 @@ class Phase(Branch):
     @property
     def reads_features(self) -> bool:
         """The trunk stands still in this phase, so its stored tokens serve as input instead of frames."""
-        return self.trainable in ("clip", "clip_text", "fusion", "vtc_head")
+        return self.trainable not in ("all", "clip_trunk")
 
 
 class StageConfig(Branch):

@@ -17,14 +17,20 @@ from ivcore.models.base import VideoTextModel
 # Never part of a loss here: the alignment decoders and the position tables they add.
 UNUSED = r"vision_encoder\.(final_)?clip_(decoder|pos_embed|img_pos_embed).*"
 
+CLIP = (r"vision_encoder\.clip_projector\..*", r"vision_align\..*", r"temp")
+
 # Regular expressions over whole parameter names. {text_layers} and {fusion_layers} stand for layer numbers of BERT.
 POLICIES: dict[str, tuple[str, ...]] = {
     # every parameter that a loss can reach
     "all": (rf"(?!{UNUSED}$).*",),
     # upstream's clip: the attention pooling, the alignment of the small sizes, the temperature
-    "clip": (r"vision_encoder\.clip_projector\..*", r"vision_align\..*", r"temp"),
-    # the same and the text tower: where no pretrained one exists (tiny)
-    "clip_text": (r"vision_encoder\.clip_projector\..*", r"vision_align\..*", r"temp", r"text_encoder\..*"),
+    "clip": CLIP,
+    # the same and the text tower's last matrix, one of upstream's switches
+    "clip_projection": (*CLIP, r"text_encoder\.(text_projection|projection_layer)"),
+    # the same as "clip" and the LoRA branches of `ivcore/models/lora.py`, the other switch
+    "clip_lora": (*CLIP, r"text_encoder\.transformer\..*\.lora_[AB]\..*"),
+    # "clip" and the text tower: where no pretrained one exists (tiny)
+    "clip_text": (*CLIP, r"text_encoder\..*"),
     # the same as "clip" and the rest of the vision tower
     "clip_trunk": (rf"(?!{UNUSED}$)vision_encoder\..*", r"vision_align\..*", r"temp"),
     # s2: only what matching adds
@@ -45,7 +51,7 @@ POLICIES: dict[str, tuple[str, ...]] = {
 }
 FOR_MODEL = {
     "ivflow_s2": ("all", "fusion", "vtc_head"),
-    "ivflow_clip": ("all", "clip", "clip_text", "clip_trunk"),
+    "ivflow_clip": ("all", "clip", "clip_projection", "clip_lora", "clip_text", "clip_trunk"),
 }
 
 
@@ -63,15 +69,18 @@ def trained_names(model: VideoTextModel, policy: str) -> list[str]:
         shape = model.config.text_shape()
         layers["text_layers"] = "|".join(str(i) for i in range(shape.fusion_layer))
         layers["fusion_layers"] = "|".join(str(i) for i in range(shape.fusion_layer, shape.num_hidden_layers))
+    if policy == "clip_lora" and not any(".lora_A." in name for name, _ in model.named_parameters()):
+        raise UserError("the policy clip_lora finds no LoRA branches; put them on with ivcore.models.lora.add")
     patterns = [pattern.format(**layers) if "{" in pattern else pattern for pattern in POLICIES[policy]]
     return sorted(name for name, _ in model.named_parameters() if any(re.fullmatch(p, name) for p in patterns))
 
 
-def apply_policy(model: VideoTextModel, policy: str) -> list[str]:
+def apply_policy(model: VideoTextModel, policy: str, frozen_in_train_mode: bool = False) -> list[str]:
     """Let exactly the parameters of `policy` train; returns their names, sorted. May be called again with another.
 
     Frozen parameters lose `requires_grad` and their gradient. A module without a trained parameter below it goes to
-    eval mode and stays there under `model.train()`.
+    eval mode and stays there under `model.train()`, unless `frozen_in_train_mode`: then dropout and stochastic depth go
+    on in what is frozen, as in upstream's clip.
     """
     names = set(trained_names(model, policy))
     for name, parameter in model.named_parameters():
@@ -79,6 +88,9 @@ def apply_policy(model: VideoTextModel, policy: str) -> list[str]:
         if name not in names:
             parameter.grad = None
     _mark(model)
+    if frozen_in_train_mode:
+        for module in model.modules():
+            module.is_frozen = False  # type: ignore[assignment]
     model.train(model.training)
     return sorted(names)
 

@@ -15,7 +15,7 @@ from ivcore.config import ModelConfig, Phase, StageConfig, TrainConfig
 from ivcore.data.loader import Captions, Features, Frames, normalise
 from ivcore.data.tokenizer import Tokenizer
 from ivcore.errors import UserError, WorkError
-from ivcore.models import S2Model, build_s2, clip_config, clip_from_s2
+from ivcore.models import S2Model, build_s2, clip_config, clip_from_s2, lora
 from ivcore.models.base import VideoTextModel
 from ivcore.models.freeze import apply_policy, digest, verify
 from ivcore.steps import Log
@@ -52,6 +52,8 @@ def fit(
     device = checkpoint.device(train.device)
     captions = Captions(manifest)
     model, tokenizer = _start(kind, model_config, train, phase, captions, init)
+    if phase.trainable == "clip_lora":
+        lora.add(model, train.seed)
     trained = apply_policy(model, phase.trainable)
     frozen = sorted(set(dict(model.named_parameters())) - set(trained))
     before = digest(model, frozen)
@@ -67,22 +69,25 @@ def fit(
 
     verify(model, phase.trainable)
     model.eval().cpu()
+    after = digest(model, frozen)
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    if phase.trainable == "clip_lora":
+        lora.merge(model)
     checkpoint.save(model, tokenizer, draft.path)
     schemas.write(draft.path / "curves.parquet", curves, schemas.CURVES)
     draft.count(ok=run.samples)
     draft.measured.update(train_s=round(run.seconds, 3), videos_per_s=round(run.samples / max(run.seconds, 1e-9), 1))
-    counts = {name: p.numel() for name, p in model.named_parameters()}
     draft.facts.update(
         phase=phase.name,
         steps=phase.steps,
         samples=run.samples,
         text_len=text_len,
         trained_names=trained,
-        params_total=sum(counts.values()),
-        params_trained=sum(counts[n] for n in trained),
+        params_total=sum(sizes.values()),
+        params_trained=sum(sizes[n] for n in trained),
         digest_before=before,
-        digest_after=digest(model, frozen),
-        vision_digest=digest(model, [n for n in counts if n.startswith("vision_encoder.")]),
+        digest_after=after,
+        vision_digest=digest(model, [n for n in sizes if n.startswith("vision_encoder.")]),
         train_gflop=round(run.gflop, 3),
         condition={"vtc_negatives": phase.vtc_negatives, "batches": phase.batches, "vtc": phase.vtc, "vtm": phase.vtm},
     )

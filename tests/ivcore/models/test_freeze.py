@@ -7,7 +7,7 @@ from ivcore.errors import UserError
 from ivcore.losses.mlm import mlm_loss
 from ivcore.losses.vtc import vtc_loss
 from ivcore.losses.vtm import vtm_loss
-from ivcore.models import build_clip, build_s2
+from ivcore.models import build_clip, build_s2, lora
 from ivcore.models.base import VideoTextModel
 from ivcore.models.freeze import FOR_MODEL, POLICIES, apply_policy, digest, trained_names, verify
 
@@ -42,6 +42,8 @@ def loss(model: VideoTextModel) -> torch.Tensor:
 @pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_trained_move_and_frozen_stand_still(kind: str, policy: str) -> None:
     model = build(kind)
+    if policy == "clip_lora":
+        lora.add(model, seed=0)
     every = [name for name, _ in model.named_parameters()]
     trained = apply_policy(model.train(), policy)
     verify(model, policy)
@@ -52,8 +54,9 @@ def test_trained_move_and_frozen_stand_still(kind: str, policy: str) -> None:
     for name, parameter in model.named_parameters():
         if name in trained:
             assert parameter.grad is not None, name
-            if not name.endswith(("k_bias", "key.bias", "norm1_k.bias", "embeddings.weight", "embed_tokens.weight")):
-                assert parameter.grad.abs().max() > 0, name  # to key biases softmax is blind
+            blind = ("k_bias", "key.bias", "norm1_k.bias")  # to key biases softmax is
+            if not name.endswith((*blind, "embeddings.weight", "embed_tokens.weight")) and "lora_A" not in name:
+                assert parameter.grad.abs().max() > 0, name
         else:
             assert parameter.grad is None, name
     optimizer.step()
@@ -95,6 +98,47 @@ def test_frozen_parts_stay_in_eval_mode() -> None:
     assert torch.equal(model.encode_tokens(video), model.encode_tokens(video))  # no stochastic depth
     apply_policy(model, "all")
     assert model.vision_encoder.training  # woken again
+
+
+def test_upstreams_noise_in_frozen_parts_is_a_switch() -> None:
+    model = build("ivflow_clip")
+    apply_policy(model, "clip", frozen_in_train_mode=True)
+    model.train()
+    torch.manual_seed(0)
+    video = torch.randn(4, 8, 3, 32, 32)
+    assert not torch.equal(model.encode_tokens(video), model.encode_tokens(video))
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == set(trained_names(model, "clip"))
+
+
+def test_lora_changes_nothing_at_first_and_leaves_no_trace() -> None:
+    model, ids = build("ivflow_clip").eval(), torch.randint(1, 50, (4, 6))
+    names, state = list(model.state_dict()), {n: t.clone() for n, t in model.state_dict().items()}
+    plain = model.encode_text(ids)
+    with pytest.raises(UserError, match=r"lora\.add"):
+        apply_policy(model, "clip_lora")
+    lora.add(model, seed=0)
+    assert torch.equal(model.encode_text(ids), plain)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.01)
+    branched = model.encode_text(ids)
+    assert (branched - plain).abs().max() > 1e-3
+    lora.merge(model)
+    assert list(model.state_dict()) == names
+    torch.testing.assert_close(model.encode_text(ids), branched, rtol=1e-5, atol=1e-5)
+    moved = {n for n, t in model.state_dict().items() if not torch.equal(t, state[n])}
+    assert moved == {n for n in names if n.endswith(("q_proj.weight", "v_proj.weight"))}
+
+
+def test_lora_starts_from_its_seed_and_needs_a_llama() -> None:
+    one, two, other = (build("ivflow_clip") for _ in range(3))
+    for model, seed in ((one, 0), (two, 0), (other, 1)):
+        lora.add(model, seed)
+    branches = [n for n, _ in one.named_parameters() if "lora_" in n]
+    assert digest(one, branches) == digest(two, branches) != digest(other, branches)
+    with torch.device("meta"), pytest.raises(UserError, match="MobileCLIP"):
+        lora.add(build_clip("S14", None, seed=0), seed=0)
 
 
 def test_verify_notices() -> None:

@@ -6,7 +6,9 @@ import torch
 from ivcore import config, schemas, steps
 from ivcore.errors import WorkError
 from ivcore.store import Store
-from ivcore.train import loop
+from ivcore.train import checkpoint, loop
+
+LORA = ("self_attn.q_proj.weight", "self_attn.v_proj.weight")
 
 SMALL = [
     "data.synthetic.train_clips=48",
@@ -85,6 +87,18 @@ def test_clip_trains_what_its_policy_says_and_nothing_else(chain):
     assert facts["digest_before"] == facts["digest_after"]
     assert all(n == "temp" or n.startswith("vision_encoder.clip_projector.") for n in facts["trained_names"])
     assert 0 < facts["params_trained"] < facts["params_total"]
+
+
+def test_lora_trains_beside_frozen_matrices_and_ends_inside_them(chain):
+    text, pooler = chain.config.train.clip.phases
+    first = chain.run(chain.clip(text, chain.last))
+    branches = pooler.model_copy(update={"name": "branches", "trainable": "clip_lora"})
+    second = chain.run(chain.clip(branches, first))
+    facts = second.record()["facts"]
+    assert facts["digest_before"] == facts["digest_after"] and any("lora_B" in n for n in facts["trained_names"])
+    before, after = (checkpoint.load(a.path)[0].state_dict() for a in (first, second))
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert {n for n in moved if n.startswith("text_encoder.")} == {n for n in before if n.endswith(LORA)}
 
 
 def test_a_frozen_weight_that_moves_is_an_error(chain, monkeypatch):
