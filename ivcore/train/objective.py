@@ -11,6 +11,7 @@ from torch import Tensor
 from ivcore.config import Phase
 from ivcore.data.tokenizer import Tokenizer
 from ivcore.losses.mlm import mlm_corrupt, mlm_loss
+from ivcore.losses.ranks import gather
 from ivcore.losses.vtc import vtc_loss
 from ivcore.losses.vtm import vtm_loss, vtm_negatives
 from ivcore.models.clip import ClipModel
@@ -47,7 +48,7 @@ def s2_losses(
     video, text = model.project_video(model.pool(tokens)), model.project_text(states)
     losses = {}
     if phase.vtc:
-        losses["vtc"] = vtc_loss(video, text, model.temp, batch.samples, _left_out(phase, batch))
+        losses["vtc"] = _contrast(video, text, model.temp, batch, phase)
     if full and (phase.vtm or phase.mlm):
         kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
     if full and phase.vtm:
@@ -88,11 +89,11 @@ def clip_losses(model: ClipModel, batch: Inputs, phase: Phase) -> dict[str, Tens
         assert batch.video is not None
         tokens = model.encode_tokens(batch.video)
     video, text = model.pool(tokens), model.encode_text(batch.ids)
-    return {"vtc": vtc_loss(video, text, model.temp, batch.samples, _left_out(phase, batch))}
+    return {"vtc": _contrast(video, text, model.temp, batch, phase)}
 
 
-def _left_out(phase: Phase, batch: Inputs) -> Tensor | None:
-    """bool [B, B], True for pairs of one family, when the phase keeps the binding swaps out of the contrast."""
-    if phase.vtc_negatives == "all":
-        return None
-    return batch.families[:, None] == batch.families[None, :]
+def _contrast(video: Tensor, text: Tensor, temp: Tensor, batch: Inputs, phase: Phase) -> Tensor:
+    """VTC over the rows of every process; the binding swaps are left out of it where the phase says so."""
+    video, text, samples, families = (gather(rows) for rows in (video, text, batch.samples, batch.families))
+    same_family = families[:, None] == families[None, :]  # bool [B, B]
+    return vtc_loss(video, text, temp, samples, same_family if phase.vtc_negatives == "other_scenes" else None)
