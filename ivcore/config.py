@@ -91,12 +91,17 @@ class FramesConfig(Branch):
 
     num_frames: int = Field(8, ge=1, le=64, description="Frames taken from a clip.")
     size_px: int = Field(32, ge=16, le=512, description="Width and height frames are resized to, in pixels.")
-    sampling: Literal["middle"] = Field(
-        "middle", description="middle: the middle frame of equal segments (published rule)."
+    sampling: Literal["middle", "rand", "fps"] = Field(
+        "middle",
+        description="middle: the middle frame of equal segments (published for scoring); rand: one drawn; fps: by the clock.",
     )
+    fps: float = Field(1.0, gt=0, le=1000, description="Frames a second where sampling is fps, up to num_frames.")
     resize: Literal["bicubic", "bicubic-antialias"] = Field(
         "bicubic-antialias",
         description="bicubic: as the published models were evaluated; -antialias: as current torchvision.",
+    )
+    crop: Literal["none", "centre"] = Field(
+        "none", description="none: squashed to a square (published); centre: the largest square of the middle."
     )
     decoder: Literal["auto", "decord", "pyav"] = Field(
         "auto",

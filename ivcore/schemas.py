@@ -84,7 +84,7 @@ FRAME_SHARD = Table(
 )
 FRAMES = Table(
     "index",
-    1,
+    2,
     "One row a clip of the manifest, decoded or not.",
     (
         Column("clip_id", pa.string(), "the clip"),
@@ -93,6 +93,7 @@ FRAMES = Table(
         Column("frame_index", pa.list_(pa.int32()), "frame numbers taken", True),
         Column("pts_s", pa.list_(pa.float64()), "their presentation times, seconds", True),
         Column("num_frames", pa.int32(), "frames the file can present", True),
+        Column("pixel_aspect", pa.float64(), "width of a pixel over its height; frames are not stretched by it", True),
         Column("decoder", pa.string(), "decoder and version that gave the frames", True),
         Column("error", pa.string(), "reason: unreadable, no_video_stream, truncated, timeout, crashed, ...", True),
         Column("detail", pa.string(), "the decoder's own words", True),

@@ -27,13 +27,13 @@ Log = Callable[[Mapping[str, float], int], None]  # figures by name, and the ste
 VERSIONS = {
     "videos": 2,
     "manifest": 2,
-    "frame_shard": 1,
-    "frames": 1,
+    "frame_shard": 2,
+    "frames": 2,
     "features": 1,
     "s2": 3,
     "clip": 2,
     "scores": 1,
-    "report": 2,
+    "report": 3,
 }
 
 

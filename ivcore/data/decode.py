@@ -19,6 +19,7 @@ from ivcore import schemas
 from ivcore.config import FramesConfig
 from ivcore.data import pool
 from ivcore.data.decode_file import Decoded, Task, decode_file
+from ivcore.data.sampling import Sampling
 from ivcore.errors import WorkError
 from ivcore.steps import VERSIONS
 from ivcore.store import Artifact, Draft, Store, key
@@ -101,7 +102,8 @@ def _write(folder: Path, shard: str, root: Path, frames: FramesConfig, clips: li
             row |= {"error": got.error, "detail": got.detail}
             if got.frames is not None:
                 row |= {"shard": shard, "row": num, "frame_index": got.frame_index, "pts_s": got.pts_s}
-                row |= {"num_frames": got.num_frames, "decoder": got.decoder}
+                row |= {"num_frames": got.num_frames, "pixel_aspect": got.pixel_aspect}
+                row |= {"decoder": got.decoder}
                 group.append({"clip_id": clip["clip_id"], "frames": got.frames.tobytes()})
                 num += 1
             rows.append(row)
@@ -131,6 +133,13 @@ def _decoded(root: Path, frames: FramesConfig, clips: list[Row]) -> Iterator[Dec
 
 
 def _task(root: Path, frames: FramesConfig, clip: Row, decoder: str) -> Task:
-    antialias = frames.resize == "bicubic-antialias"
-    path = root / clip["path"]
-    return Task(path, clip["start_s"], clip["end_s"], frames.num_frames, frames.size_px, antialias, decoder)
+    return Task(
+        path=root / clip["path"],
+        which=Sampling(frames.sampling, frames.num_frames, frames.fps, seed=clip["clip_id"]),
+        size_px=frames.size_px,
+        antialias=frames.resize == "bicubic-antialias",
+        crop=frames.crop == "centre",
+        decoder=decoder,
+        start_s=clip["start_s"],
+        end_s=clip["end_s"],
+    )

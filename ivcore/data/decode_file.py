@@ -1,16 +1,17 @@
 """One clip to frames, in a worker process: choose the decoder, decode, resize. Imported by the fork server."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
-from ivcore.data import sampling
-from ivcore.data.decoders import pyav
-from ivcore.data.preflight import Table, Unusable, preflight
+from ivcore.data.decoders import Pictures, pyav
+from ivcore.data.preflight import Unusable, Video, preflight
 from ivcore.data.resize import resize
+from ivcore.data.sampling import Sampling
 
 try:
     from ivcore.data.decoders import decord
@@ -26,12 +27,13 @@ class Task:
     """One clip to decode; times are seconds from the first frame."""
 
     path: Path
-    start_s: float | None
-    end_s: float | None
-    num_frames: int
+    which: Sampling | tuple[int, ...]  # a rule, or frame numbers
     size_px: int
-    antialias: bool
-    decoder: str  # auto, decord or pyav
+    antialias: bool = True
+    crop: bool = False
+    decoder: str = "auto"  # auto, decord, pyav or sequential (PyAV without seeking)
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,58 +44,72 @@ class Decoded:
     frame_index: list[int] | None = None
     pts_s: list[float] | None = None
     num_frames: int | None = None
+    pixel_aspect: float | None = None
     decoder: str | None = None
     error: str | None = None
     detail: str | None = None
 
 
 def decode_file(task: Task) -> Decoded:
-    """Decode one clip. What is wrong with the file comes back in `error`, it is not raised."""
+    """Decode one clip. What is wrong with the file comes back in `error`, it is not raised.
+
+    Raises:
+        MemoryError: this process may have no more memory.
+    """
     try:
-        table = preflight(task.path)
-        return _decode(task, table)
+        with preflight(task.path) as video:
+            decoder, got = _pictures(task, video)
+            small = resize(got.frames, task.size_px, task.antialias, task.crop)
+            times = [got.times[i] for i in got.index]
+            aspect = video.table.facts["pixel_aspect"]
+            return Decoded(small, got.index, times, len(got.times), aspect, decoder, None, got.note or None)
     except Unusable as e:
-        return Decoded(None, error=e.reason, detail=e.detail[:300])
-    except (av.error.FFmpegError, ValueError, RuntimeError, MemoryError) as e:
+        return Decoded(None, error=e.reason, detail=_words(e.detail, task.path))
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, ValueError, RuntimeError) as e:
         return Decoded(None, error="unreadable", detail=f"{type(e).__name__}: {_words(e, task.path)}")
 
 
-def _decode(task: Task, table: Table) -> Decoded:
+def _pictures(task: Task, video: Video) -> tuple[str, Pictures]:
+    """The decoder that gave the frames, with its version, and what it gave."""
+
     def wanted(times: list[float]) -> list[int]:
-        return choose(times, task.start_s, task.end_s, task.num_frames)
+        return choose(times, task.start_s, task.end_s, task.which)
 
-    note = None
-    if task.decoder != "pyav" and decord is not None and (table.clean or task.decoder == "decord"):
-        try:
-            return _decoded(task, decord.VERSION, decord.decode(task.path, table, wanted), None)
-        except Exception as e:  # decord raises its own type for nearly everything
-            if task.decoder == "decord" or (isinstance(e, Unusable) and e.reason == "empty_window"):
-                raise (
-                    e if isinstance(e, Unusable) else Unusable("unreadable", f"decord: {_words(e, task.path)}")
-                ) from None
-            note = f"decord failed: {_words(e, task.path)}"
-    elif task.decoder == "decord":
+    if task.decoder == "decord" and decord is None:
         raise Unusable("unreadable", "decord is not installed on this machine; use decoder = auto or pyav")
-    elif task.decoder == "auto":
-        note = f"decord not used: {table.why or 'not installed'}"
-    return _decoded(task, pyav.VERSION, pyav.decode(task.path, table, wanted), note)
+    note = ""
+    if task.decoder == "auto":
+        note = f"decord not used: {video.table.unclean}" if video.table.unclean else ""
+        note = note or ("decord not used: not installed" if decord is None else "")
+    if task.decoder == "decord" or (task.decoder == "auto" and not note):
+        try:
+            return decord.VERSION, decord.decode(video, wanted)
+        except Exception as e:  # decord raises its own type for nearly everything
+            if isinstance(e, Unusable) and (task.decoder == "decord" or e.reason == "empty_window"):
+                raise
+            if task.decoder == "decord":
+                raise Unusable("unreadable", f"decord: {_words(e, task.path)}") from None
+            note = f"decord failed: {_words(e, task.path)}"
+    got = (pyav.sequential if task.decoder == "sequential" else pyav.decode)(video, wanted)
+    return pyav.VERSION, Pictures(got.frames, got.index, got.times, got.note or note)
 
 
-def _decoded(task: Task, version: str, got: tuple[np.ndarray, list[int], list[float]], note: str | None) -> Decoded:
-    frames, indices, times = got
-    small = resize(frames, task.size_px, task.antialias)
-    return Decoded(small, indices, [times[i] for i in indices], len(times), version, None, note)
-
-
-def _words(error: Exception, path: Path) -> str:
+def _words(error: Exception | str, path: Path) -> str:
     """What an error says, without what differs from run to run and from machine to machine; at most 200 characters."""
     return STAMP.sub("", str(error).strip()).replace(str(path), path.name)[:200]
 
 
-def choose(times: list[float], start_s: float | None, end_s: float | None, num_frames: int) -> list[int]:
-    """Frame numbers of a clip: the middle rule among the frames from start_s up to (not with) end_s.
+def choose(
+    times: Sequence[float], start_s: float | None, end_s: float | None, which: Sampling | tuple[int, ...]
+) -> list[int]:
+    """Frame numbers of a clip: `which` among the frames from start_s up to (not with) end_s.
 
-    >>> choose([0.0, 0.5, 1.0, 1.5, 2.0, 2.5], 1.0, 2.0, 2)
+    Raises:
+        Unusable: there is no such frame.
+
+    >>> choose([0.0, 0.5, 1.0, 1.5, 2.0, 2.5], 1.0, 2.0, Sampling("middle", 2))
     [2, 3]
     """
     first = times[0] if times else 0.0
@@ -104,4 +120,10 @@ def choose(times: list[float], start_s: float | None, end_s: float | None, num_f
     ]
     if not inside:
         raise Unusable("empty_window", f"no frame between {start_s} s and {end_s} s; the file has {len(times)}")
-    return [inside[i] for i in sampling.middle(len(inside), num_frames)]
+    if not isinstance(which, Sampling):
+        if not all(0 <= i < len(inside) for i in which):
+            raise Unusable("empty_window", f"frames {list(which)} of {len(inside)}")
+        return [inside[i] for i in which]
+    span = times[inside[-1]] - times[inside[0]]
+    rate = (len(inside) - 1) / span if span > 0 else 1.0
+    return [inside[i] for i in which.frames(len(inside), rate)]

@@ -70,7 +70,8 @@ def look(path: Path) -> dict[str, Any]:
     try:
         row["bytes"] = regular(path).st_size
         row["sha256"] = sha256_file(path)
-        row |= probe(path)
+        facts = probe(path)
+        row |= {name: facts[name] for name in FACTS}
     except Unusable as e:
         row["error"] = e.reason
     except OSError:

@@ -1,19 +1,34 @@
-"""Frames to the size a model reads: bicubic in float32, rounded and clamped to uint8; aspect ratio is not kept.
+"""Frames to the size a model reads: bicubic in float32, rounded and clamped to uint8.
 
-T frames, H by W in the file, S by S out.
+H by W in the file, S by S out.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+AT_ONCE = 1 << 20  # pixels; larger pictures one by one, since in float32 they take 12 bytes a pixel
 
-def resize(frames: np.ndarray, size: int, antialias: bool) -> np.ndarray:
-    """uint8 [T, H, W, 3] -> uint8 [T, S, S, 3].
+
+def resize(frames: np.ndarray | Sequence[np.ndarray], size: int, antialias: bool, crop: bool = False) -> np.ndarray:
+    """T pictures, uint8 [H, W, 3] each -> uint8 [T, S, S, 3].
 
     antialias=False is what the published models were evaluated with (torchvision 0.14), True what the same call gives
-    since torchvision 0.17.
+    since torchvision 0.17. crop takes the largest square of the middle; without it the aspect ratio is not kept.
     """
+    if len({f.shape for f in frames}) > 1 or len(frames) * frames[0][..., 0].size > AT_ONCE:
+        return np.concatenate([_resize(f[None], size, antialias, crop) for f in frames])
+    return _resize(np.asarray(frames), size, antialias, crop)
+
+
+def _resize(frames: np.ndarray, size: int, antialias: bool, crop: bool) -> np.ndarray:
+    if crop:
+        high, wide = frames.shape[1:3]
+        edge = min(high, wide)
+        top, left = (high - edge) // 2, (wide - edge) // 2
+        frames = frames[:, top : top + edge, left : left + edge]
     if frames.shape[1:3] == (size, size):
         return np.ascontiguousarray(frames)
     x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # [T, 3, H, W]

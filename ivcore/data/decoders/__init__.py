@@ -1,1 +1,21 @@
-"""One decoder a file, each with `VERSION` and `decode(path, table, wanted)`: full-size RGB frames of a file."""
+"""One decoder a file, each with `VERSION` and `decode(video, wanted)`: full-size RGB frames of an open file.
+
+`wanted` turns the presentation times of all frames (seconds) into the numbers of the frames to give.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Wanted = Callable[[list[float]], list[int]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a decoder gives: frames as shown (rotation applied), their numbers and the times of all frames."""
+
+    frames: list[np.ndarray]  # T of uint8 [H, W, 3]
+    index: list[int]
+    times: list[float]  # seconds
+    note: str = ""

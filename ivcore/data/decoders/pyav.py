@@ -1,20 +1,41 @@
-"""Frames by decoding the file from its beginning: slower on long files, right for every file FFmpeg can read."""
+"""Frames by PyAV: from the key frame before each wanted frame, decoding only what the wanted frames refer to.
 
-from collections.abc import Callable
-from pathlib import Path
+Frames are found by their time, not by counting, so a frame that comes out is the one asked for. Where that does not
+give every frame (the table is unclear, a seek lands late, a picture is damaged), it is decoded from the beginning.
+"""
+
+import bisect
+import math
+from collections import defaultdict
 
 import av
 import numpy as np
 
-from ivcore.data.preflight import Table, Unusable, opened
+from ivcore.data.decoders import Pictures, Wanted
+from ivcore.data.preflight import Unusable, Video, opened
 
 VERSION = f"pyav {av.__version__}"
+NEVER_SKIP = ("libdav1d",)  # reads skip_frame once, when it is opened
 
-Wanted = Callable[[list[float]], list[int]]  # presentation times of all frames, seconds -> frame numbers
+
+class Missed(Exception):
+    """Seeking did not give every wanted frame; the message says why."""
 
 
-def decode(path: Path, table: Table, wanted: Wanted) -> tuple[np.ndarray, list[int], list[float]]:
-    """The wanted frames, uint8 [T, H, W, 3] as shown (rotated), their numbers, and the times of all frames.
+def decode(video: Video, wanted: Wanted) -> Pictures:
+    """The wanted frames, by seeking where that is sure, else by `sequential`.
+
+    Raises:
+        Unusable: no frame could be decoded.
+    """
+    try:
+        return _seeking(video, wanted)
+    except (Missed, av.error.FFmpegError) as e:
+        return sequential(video, wanted, f"decoded from the beginning: {e}")
+
+
+def sequential(video: Video, wanted: Wanted, note: str = "") -> Pictures:
+    """The wanted frames of a decode from the beginning: slow on long files, and by definition right.
 
     How many frames come out is known only at the end. The packet table's guess is decoded for; when it was wrong the
     file is decoded once more.
@@ -22,34 +43,90 @@ def decode(path: Path, table: Table, wanted: Wanted) -> tuple[np.ndarray, list[i
     Raises:
         Unusable: no frame could be decoded.
     """
-    guess = wanted(list(table.pts_s)) if table.pts_s else []
-    pictures, times = _pass(path, set(guess))
+    guess = wanted(video.table.pts_s) if video.table.pts else []
+    pictures, times = _pass(video, set(guess))
     if not times:
         raise Unusable("unreadable", "not one frame could be decoded")
-    indices = wanted(times)
-    if not set(indices) <= pictures.keys():
-        pictures, _ = _pass(path, set(indices))
-    shapes = {pictures[i].shape for i in indices}
-    if len(shapes) > 1:
-        raise Unusable("size_changes", f"pictures of {len(shapes)} sizes")
-    return np.stack([pictures[i] for i in indices]), indices, times
+    index = wanted(times)
+    if not set(index) <= pictures.keys():
+        pictures, _ = _pass(video, set(index))
+    return Pictures([pictures[i] for i in index], index, times, note)
 
 
-def _pass(path: Path, keep: set[int]) -> tuple[dict[int, np.ndarray], list[float]]:
+def _seeking(video: Video, wanted: Wanted) -> Pictures:
+    """One seek for each group of pictures that holds wanted frames."""
+    table = video.table
+    if table.unclear:
+        raise Missed(table.unclear)
+    index = wanted(table.pts_s)
+    keys = sorted(table.keys)
+    groups: dict[int, set[int]] = defaultdict(set)
+    for pts in {table.pts[i] for i in index}:
+        groups[keys[bisect.bisect_right(keys, pts) - 1]].add(pts)
+    _one_thread(video.stream)
+    found: dict[int, np.ndarray] = {}
+    for key in sorted(groups):
+        found |= _group(video, key, groups[key])
+    return Pictures([found[table.pts[i]] for i in index], index, table.pts_s)
+
+
+def _group(video: Video, key: int, want: set[int]) -> dict[int, np.ndarray]:
+    """The pictures of the times `want`, which follow the key frame at the time `key`; Missed when one is not there."""
+    context, last = video.stream.codec_context, max(want)
+    skips = context.name not in NEVER_SKIP
+    begun, sure, newest = False, key not in video.table.shown, -math.inf
+    found: dict[int, np.ndarray] = {}
+    video.container.seek(video.table.keys[key], stream=video.stream)
+    for packet in video.container.demux(video.stream):
+        if not begun:
+            begun = packet.is_keyframe and packet.pts == key
+            if not begun and (packet.pts is None or (packet.is_keyframe and packet.pts > key)):
+                raise Missed("a seek came after its key frame")
+            if not begun:
+                continue
+        # What nothing refers to and nobody wants is not decoded.
+        context.skip_frame = "NONREF" if skips and packet.size and packet.pts not in want else "DEFAULT"
+        for frame in packet.decode():
+            # A gradual refresh begins at a "key" that is no whole picture: what follows may be wrong.
+            sure = sure or (frame.pts == key and frame.pict_type == av.video.frame.PictureType.I)
+            if frame.pts is None or frame.pts > last or frame.pts <= newest:
+                raise Missed("a frame did not come out at its time")
+            newest = frame.pts
+            if frame.is_corrupt:  # how it is mended depends on what was decoded before
+                raise Missed("a damaged picture")
+            if frame.pts in want:
+                if not sure:
+                    raise Missed("no whole key frame")
+                found[frame.pts] = _picture(frame)
+            if len(found) == len(want):
+                return found
+    raise Missed("frames ended early")
+
+
+def _pass(video: Video, keep: set[int]) -> tuple[dict[int, np.ndarray], list[float]]:
     """Decode everything; the frames in `keep` as arrays, and the times of all. An error in the stream ends it."""
     pictures: dict[int, np.ndarray] = {}
     times: list[float] = []
-    with opened(path) as (container, stream):
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
+    with opened(video.path) as (container, stream):
+        _one_thread(stream)
         rate = float(stream.average_rate or 25)
         try:
             for frame in container.decode(stream):
                 if len(times) in keep:
-                    picture = frame.to_ndarray(format="rgb24")
-                    pictures[len(times)] = np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
+                    pictures[len(times)] = _picture(frame)
                 times.append(float(frame.time) if frame.time is not None else len(times) / rate)
         except av.error.FFmpegError:
             if not times:
                 raise
     return pictures, times
+
+
+def _one_thread(stream: av.VideoStream) -> None:
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+
+
+def _picture(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 [H, W, 3] as shown."""
+    picture = frame.to_ndarray(format="rgb24")
+    return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture

@@ -22,7 +22,7 @@ from ivcore.data.decode_file import Task, choose, decode_file
 from ivcore.data.loader import Features, Frames, normalise
 from ivcore.data.preflight import Unusable, preflight
 from ivcore.data.resize import resize
-from ivcore.data.sampling import middle
+from ivcore.data.sampling import Sampling, middle
 from ivcore.data.shapes.drawing import encode
 from ivcore.errors import WorkError
 from ivcore.store import Artifact, Store
@@ -45,7 +45,7 @@ def numbered(path: Path, num: int = 24, **muxer: str) -> None:
 
 
 def task(path: Path, decoder: str = "auto", num: int = 8, size: int = 32, **window: float) -> Task:
-    return Task(path, window.get("start_s"), window.get("end_s"), num, size, True, decoder)
+    return Task(path, Sampling("middle", num), size, decoder=decoder, **window)
 
 
 def index(frames: Artifact) -> dict[str, dict]:
@@ -123,7 +123,6 @@ def test_b_frames_and_windows(tmp_path: Path, decoder: str) -> None:
 def test_what_decord_gets_wrong_goes_to_pyav(tmp_path: Path) -> None:
     for name in ("ts.ts", "avi.avi", "two.mkv"):
         numbered(tmp_path / name)
-    assert not preflight(tmp_path / "ts.ts").clean and not preflight(tmp_path / "avi.avi").clean
     for name in ("ts.ts", "avi.avi", "two.mkv"):
         got = decode_file(task(tmp_path / name, size=48))
         true = sequential(tmp_path / name)
@@ -185,7 +184,7 @@ def broken(root: Path) -> dict[str, str]:
         "playlist.mp4": "unreadable",
         "concat.mp4": "unreadable",
         "noise.mp4": "unreadable",
-        "no_index.mp4": "unreadable",
+        "no_index.mp4": "truncated",
         "short.mp4": "truncated",
         "folder.mp4": "not_a_file",
         "fifo.mp4": "not_a_file",
@@ -213,7 +212,7 @@ def test_broken_files_are_rows_and_good_ones_survive(tmp_path: Path) -> None:
     }
     record = frames.record()
     assert (record["rows_in"], record["rows_ok"], record["rows_failed"]) == (14, 2, 12)
-    assert record["facts"]["reasons"]["unreadable"] == 5
+    assert record["facts"]["reasons"]["unreadable"] == 4
     assert Frames(store, frames).batch([0, 1]).float().std() > 1
     strict = data.model_copy(update={"max_failed_share": 0.5})
     shutil.rmtree(frames.path)
@@ -325,11 +324,13 @@ def running(pid: int) -> bool:
 
 
 def test_choose_and_preflight_say_what_is_wrong(tmp_path: Path) -> None:
-    assert choose([0.0, 1.0, 2.0], None, None, 2) == [0, 1]
+    assert choose([0.0, 1.0, 2.0], None, None, Sampling("middle", 2)) == [0, 1]
     with pytest.raises(Unusable, match="no frame between 5 s"):
-        choose([0.0, 1.0], 5, None, 2)
-    with pytest.raises(Unusable, match="missing"):
-        preflight(tmp_path / "none.mp4")
+        choose([0.0, 1.0], 5, None, Sampling("middle", 2))
+    with pytest.raises(Unusable, match=r"frames \[1, 2\] of 2"):
+        choose([0.0, 1.0], None, None, (1, 2))
+    with pytest.raises(Unusable, match="missing"), preflight(tmp_path / "none.mp4"):
+        pass
 
 
 def test_normalise() -> None:

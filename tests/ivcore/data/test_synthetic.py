@@ -39,9 +39,10 @@ def test_videos_are_the_same_bytes_for_a_seed(tmp_path: Path) -> None:
     a, b, c = ([(root / n).read_bytes() for n in names] for root in roots)
     assert a == b
     assert all(x != y for x, y in zip(a, c))
-    table = preflight(roots[0] / names[0])
-    assert table.clean and len(table.pts_s) == 16
-    assert table.facts == {"width": 64, "height": 64, "fps": 8.0, "duration_s": 2.0, "codec": "h264"}
+    with preflight(roots[0] / names[0]) as video:
+        assert not video.table.unclean and len(video.table.pts) == 16
+        facts = {"width": 64, "height": 64, "fps": 8.0, "duration_s": 2.0, "codec": "h264", "pixel_aspect": 1.0}
+        assert video.table.facts == facts
 
 
 def test_pictures_show_what_the_caption_says() -> None:
