@@ -103,14 +103,19 @@ def condition(scored: Scored) -> str:
         words = "the contrastive loss saw hard negatives, matching did not"
     else:
         words = "all batches were random: neither loss was shown hard negatives on purpose"
-    return words + _stale(phases)
+    stale = "; the text tower moved after matching was last trained, so read this arm by sim"
+    return words + (stale if _is_stale(phases) else "")
 
 
-def _stale(phases: list[dict[str, Any]]) -> str:
-    """A warning when the text tower went on moving after matching was last trained."""
+def matching_stands(scored: Scored) -> bool:
+    """Whether the matching head was trained, and the text tower under it has not moved since."""
+    phases = [_phase(p) for p in scored.phases if p["kind"] == "s2"]
+    return any(p.get("vtm", 0) > 0 for p in phases) and not _is_stale(phases)
+
+
+def _is_stale(phases: list[dict[str, Any]]) -> bool:
     last = max((n for n, p in enumerate(phases) if p.get("vtm", 0) > 0), default=len(phases))
-    moved = any(p.get("trainable", "all") in ("all", "vtc_head") for p in phases[last + 1 :])
-    return "; the text tower moved after matching was last trained, so read this arm by sim" if moved else ""
+    return any(p.get("trainable", "all") in ("all", "vtc_head") for p in phases[last + 1 :])
 
 
 def frozen(scored: Scored) -> dict[str, Any]:

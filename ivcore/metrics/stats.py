@@ -107,6 +107,20 @@ def difference(a: np.ndarray, b: np.ndarray, family: np.ndarray, samples: int = 
     return Difference(100 * delta, 100 * low, 100 * high, p, 100 * reach, only_a, only_b, len(a), groups)
 
 
+def mean(values: np.ndarray, family: np.ndarray, samples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of any number a query and its 95 % interval, by bootstrap of families; in percent.
+
+    Args:
+        values: float [Q], such as a difference of differences (-2 to 2).
+        family: [Q]; families of different data sets need different names.
+        samples: B.
+        seed: of the draws.
+    """
+    drawn, _ = _draw(np.asarray(values, dtype=np.float64), family, samples, seed)
+    low, high = _percentiles(drawn)
+    return 100 * float(np.mean(values)), 100 * low, 100 * high
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p of McNemar's test: of the queries on which the two disagree, is half won by each?
 

@@ -11,6 +11,7 @@ from ivcore.metrics.verdict import pooled
 Verdict = dict[str, Any]
 Row = dict[str, Any]
 GAIN = ("s2/match", "s2/sim")
+MATCH, SIM = ("s2", "match"), ("s2", "sim")
 
 
 def summary(verdict: Verdict) -> list[dict[str, Any]]:
@@ -28,7 +29,9 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
         + _untrained(verdict),
         f"R@1, {place}": [t for arm in arms for t in _recall(here, spread, arm, arms)],
         f"What matching adds, {place}": [t for arm in arms for t in _gains(here, arm, arms)]
-        + _controls(here, spread, arms),
+        + _controls(here, spread, arms)
+        + [_between(g) for g in verdict["gains"] if (g["language"], g["text_class"]) == (language, text_class)],
+        "When matching earns its cost": _earns(verdict, here, spread, arms),
         "What it costs": _cost(verdict, spread, arms),
         "How sure this is": _caveats(verdict),
     }
@@ -82,6 +85,47 @@ def _gains(here: list[Row], arm: str, arms: list[str]) -> list[str]:
     own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) == GAIN]
     told = [_of(arm, arms) + difference(p) for p in own]
     return told + [f"{_of(arm, arms)}Condition of that: {p['condition']}." for p in own[:1] if p["condition"]]
+
+
+def _between(g: Row) -> str:
+    """The gain of one arm against the gain of another."""
+    numbers = f"{g['delta']:+.1f} points [{g['ci95'][0]:.1f}, {g['ci95'][1]:.1f}]"
+    if len(g["by_seed"]) > 1:
+        alike = sum((x > 0) == (g["delta"] > 0) and x != 0 for x in g["by_seed"])
+        numbers += f", the same sign in {alike} of {len(g['by_seed'])} seeds"
+    told = "a difference" if g["is_clear"] else "no difference shown"
+    one, two = (f"{g[gain]:+.1f} in {g[arm]}" for gain, arm in (("gain", "arm"), ("gain_b", "arm_b")))
+    return f"{DIRECTIONS[g['direction']]}: matching changes R@1 by {one} and by {two}: {told}, {numbers}."
+
+
+def _earns(verdict: Verdict, here: list[Row], spread: list[Row], arms: list[str]) -> list[str]:
+    """Where matching pays for its time: ahead of its own similarity, and of the best similarity that can be had."""
+    own = [p for p in here if p["arm"] == p["arm_b"] and (p["a"], p["b"]) == GAIN]
+    if not own:
+        return []
+    dear, cheap = (next(s["query_ms_p50"] for s in spread if (s["model"], s["head"]) == h) for h in (MATCH, SIM))
+    slower = f" at {dear / cheap:.0f} times the time of a query" if dear and cheap else ""
+    wins = [p for p in own if p["is_clear"] and p["delta_r1"] > 0]
+    if not wins:
+        where = "In no arm is it" if len(arms) > 1 else "Not here: it is not"
+        return [f"{where} shown to be ahead of the similarity it re-ranks{', and it comes' if slower else ''}{slower}."]
+    out = []
+    for p in wins:
+        sims = {s["arm"]: s["r1"] for s in spread if (s["model"], s["head"], s["direction"]) == (*SIM, p["direction"])}
+        best = max(sims, key=sims.__getitem__)
+        told = f"{_of(p['arm'], arms)}{DIRECTIONS[p['direction']]}: ahead of its own similarity{slower}"
+        if best != p["arm"]:
+            ends = {(p["arm"], GAIN[0]), (best, GAIN[1])}
+            cross = [q for q in here if {(q["arm"], q["a"]), (q["arm_b"], q["b"])} == ends]
+            cross = [q for q in cross if q["direction"] == p["direction"] and q["is_clear"]]
+            ahead = any((q["delta_r1"] > 0) == (q["a"] == GAIN[0]) for q in cross)
+            told += (
+                f", and of the best similarity of any arm ({best})"
+                if ahead
+                else f", but not shown to be ahead of the similarity of {best}, which costs no re-ranking"
+            )
+        out.append(told + ".")
+    return out
 
 
 def _controls(here: list[Row], spread: list[Row], arms: list[str]) -> list[str]:
