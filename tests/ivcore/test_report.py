@@ -208,6 +208,29 @@ def test_paired_within_and_between_arms(made):
     assert not any(p["arm"] == "seen" and "clip" in p["b"] for p in table)
 
 
+def test_gains_of_arms_are_compared_on_the_same_queries(made):
+    verdict = made[2]
+    row = one(verdict["gains"], language="en", direction="t2v")
+    hidden, seen = (
+        one(verdict["paired"], arm=a, arm_b=a, seed=None, a="s2/match", b="s2/sim", language="en", direction="t2v")
+        for a in ("hidden", "seen")
+    )
+    assert row["gain"] == pytest.approx(hidden["delta_r1"], abs=0.01)
+    assert row["gain_b"] == pytest.approx(seen["delta_r1"], abs=0.01)
+    assert row["delta"] == pytest.approx(row["gain_b"] - row["gain"], abs=0.01) and row["is_clear"]
+    assert row["ci95"][0] < row["delta"] < row["ci95"][1] < 0 and len(row["by_seed"]) == 2
+    (cost,) = (s["lines"] for s in verdict["summary"] if s["title"] == "When matching earns its cost")
+    assert len(cost) == 2 and all("not shown to be ahead of the similarity of seen" in line for line in cost)
+
+
+def test_an_arm_whose_text_tower_moved_on_has_no_gain_to_compare(tmp_path, monkeypatch):
+    moved = [*PHASES["seen"], {"name": "last", "trainable": "vtc_head", "batches": "random", "vtc": 1.0, "vtm": 0.0}]
+    monkeypatch.setitem(PHASES, "seen", moved)
+    store = Store(tmp_path)
+    report = steps.run(steps.report(store, EVAL, build(store, seeds=(0,))), store)
+    assert json.loads((report.path / "verdict.json").read_text())["gains"] == []
+
+
 def test_summary_claims_no_more_than_the_intervals(made):
     verdict = made[2]
     text = "\n".join(lines(verdict))
@@ -368,6 +391,8 @@ def test_one_seed_one_model(tmp_path):
     verdict = json.loads((report.path / "verdict.json").read_text())
     assert verdict["frozen"]["model"] == "s2" and verdict["spread"][0]["sd"] is None
     assert any(line.startswith("One seed") for line in lines(verdict))
+    assert any(line.startswith("Not here: it is not shown to be ahead") for line in lines(verdict))
+    assert verdict["gains"] == []
     publish(store, report, [])
     with pytest.raises(UserError, match="no scores"):
         steps.run(steps.report(store, EVAL, {}), store)
