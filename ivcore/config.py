@@ -93,7 +93,7 @@ class FramesConfig(Branch):
     size_px: int = Field(32, ge=16, le=512, description="Width and height frames are resized to, in pixels.")
     sampling: Literal["middle", "rand", "fps"] = Field(
         "middle",
-        description="middle: the middle frame of equal segments (published for scoring); rand: one drawn; fps: by the clock.",
+        description="middle: the middle frame of equal segments (published); rand: one drawn; fps: by the clock.",
     )
     fps: float = Field(1.0, gt=0, le=1000, description="Frames a second where sampling is fps, up to num_frames.")
     resize: Literal["bicubic", "bicubic-antialias"] = Field(
@@ -109,7 +109,12 @@ class FramesConfig(Branch):
     )
     shard_clips: int = Field(512, ge=1, description="Clips in one frame shard (one Parquet file).")
     workers: int = _speed_only(0, "Decoder processes; 0: one a core.", ge=0)
-    deadline_s: float = _speed_only(20.0, "Seconds a file may take before its decoder is killed.", gt=0)
+    deadline_s: float = _speed_only(
+        20.0,
+        "Seconds until a file's decoder is killed, up to ten times as many for a long video. "
+        "What was lost is tried again when a run allows more than the one before.",
+        gt=0,
+    )
 
 
 class ModelConfig(Branch):

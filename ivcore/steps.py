@@ -91,7 +91,21 @@ def decode(store: Store, data: DataConfig, frames: FramesConfig, manifest: Artif
         root = module("ivcore.data.datasets", data.dataset).root(store, data)
         decode_manifest(draft, store, root, frames, manifest, data.max_failed_share, log)
 
-    return Step("decode", "frames", frames.recipe(), {"manifest": manifest}, make)
+    config = with_deadline(store, "frames", frames.recipe(), {"manifest": manifest.id}, frames.deadline_s)
+    return Step("decode", "frames", config, {"manifest": manifest}, make)
+
+
+def with_deadline(
+    store: Store, kind: str, config: dict[str, Any], inputs: Mapping[str, str], deadline_s: float
+) -> dict[str, Any]:
+    """The recipe; with the deadline in it where the artifact of the plain one lost clips under a shorter deadline.
+
+    So what may still come is not given up for ever, and an artifact that is there keeps its bytes.
+    """
+    found = store.find(kind, key(kind, VERSIONS[kind], config, inputs))
+    if found is None or found.record()["facts"].get("lost_within_s", deadline_s) >= deadline_s:
+        return config
+    return {**config, "deadline_s": deadline_s}
 
 
 def fit_s2(

@@ -6,6 +6,7 @@ decodes only the shards it had not finished, and a new clip costs only its own s
 
 import collections
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,10 +22,14 @@ from ivcore.data import pool
 from ivcore.data.decode_file import Decoded, Task, decode_file
 from ivcore.data.sampling import Sampling
 from ivcore.errors import WorkError
-from ivcore.steps import VERSIONS
+from ivcore.steps import VERSIONS, with_deadline
 from ivcore.store import Artifact, Draft, Store, key
 
 GROUP = 64  # clips in a row group: bounds what waits in memory while a shard is written
+LOST = ("timeout", "crashed", "out_of_memory")  # with more time, or another day, these may come
+OTHER = {"auto": "pyav", "pyav": "sequential"}  # what to try once when a worker was lost
+PIXELS_A_SECOND = 5e8  # of one core that decodes every frame
+LONGEST = 10.0  # times the deadline that a long video may take
 
 Log = Callable[[Mapping[str, float], int], None]
 Row = dict[str, Any]
@@ -46,15 +51,21 @@ def decode_manifest(
     """
     clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
     index: list[Row] = []
-    seconds, made = 0.0, 0
+    seconds, cpu_s, made, done = 0.0, 0.0, 0, 0
     with tqdm(total=len(clips), desc="decode", unit="clip", disable=None) as bar:
         for start in range(0, len(clips), frames.shard_clips):
             some = clips[start : start + frames.shard_clips]
-            shard, took = _shard(store, root, frames, some)
-            seconds, made = seconds + (took or 0.0), made + (took is not None)
+            shard, fresh = _shard(store, root, frames, some)
+            if fresh:
+                taken = shard.record()["measured"]
+                seconds, cpu_s = seconds + taken["decode_s"], cpu_s + taken["workers_cpu_s"]
+                made, done = made + 1, done + len(some)
             index += schemas.rows(shard.path / "index.parquet", schemas.FRAMES)
+            failed_now = sum(r["error"] is not None for r in index)
             bar.update(len(some))
-            log({"clips": len(index), "clips_failed": sum(r["error"] is not None for r in index)}, len(index))
+            bar.set_postfix(failed=failed_now)
+            rate = {"clips_per_s": done / seconds} if seconds else {}
+            log({"clips": len(index), "clips_failed": failed_now, **rate}, len(index))
     failed = [row for row in index if row["error"] is not None]
     reasons = dict(sorted(collections.Counter(row["error"] for row in failed).items()))
     if len(failed) > max_failed_share * len(index) or len(failed) == len(index):
@@ -69,27 +80,38 @@ def decode_manifest(
     decoders = collections.Counter(row["decoder"] for row in index if row["decoder"])
     draft.facts |= {"num_frames": frames.num_frames, "size_px": frames.size_px, "reasons": reasons}
     draft.facts |= {"decoders": dict(sorted(decoders.items()))}
-    draft.measured |= {"decode_s": round(seconds, 3), "shards_made": made}
+    draft.facts |= _lost(frames, index)
+    draft.measured |= {"decode_s": round(seconds, 3), "workers_cpu_s": round(cpu_s, 3), "shards_made": made}
 
 
-def _shard(store: Store, root: Path, frames: FramesConfig, clips: list[Row]) -> tuple[Artifact, float | None]:
-    """The shard of these clips and the seconds it took to decode; None when it was there."""
+def _shard(store: Store, root: Path, frames: FramesConfig, clips: list[Row]) -> tuple[Artifact, bool]:
+    """The shard of these clips, and whether it was made now."""
     recipe = {k: v for k, v in frames.recipe().items() if k != "shard_clips"}
     recipe["clips"] = [[c["clip_id"], c["sha256"], c["start_s"], c["end_s"], c["error"]] for c in clips]
+    recipe = with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
     name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
     found = store.find("frame_shard", name)
     if found is not None:
-        return found, None
-    began = time.monotonic()
+        return found, False
+    began, cpu_s = time.monotonic(), 0.0
+
+    def spent(seconds: float) -> None:
+        nonlocal cpu_s
+        cpu_s += seconds
+
     with store.write("frame_shard", name, VERSIONS["frame_shard"], recipe, {}) as draft:
-        rows = _write(draft.path, f"frame_shard/{name}", root, frames, clips)
+        rows = _write(draft.path, f"frame_shard/{name}", root, frames, clips, spent)
         failed = sum(row["error"] is not None for row in rows)
         draft.count(len(rows) - failed, failed)
+        draft.facts |= _lost(frames, rows)
+        draft.measured |= {"decode_s": round(time.monotonic() - began, 3), "workers_cpu_s": round(cpu_s, 3)}
     assert draft.artifact is not None
-    return draft.artifact, time.monotonic() - began
+    return draft.artifact, True
 
 
-def _write(folder: Path, shard: str, root: Path, frames: FramesConfig, clips: list[Row]) -> list[Row]:
+def _write(
+    folder: Path, shard: str, root: Path, frames: FramesConfig, clips: list[Row], spent: Callable[[float], None]
+) -> list[Row]:
     """Decode these clips into frames.parquet and index.parquet of `folder`; the index rows."""
     rows: list[Row] = []
     group: list[Row] = []
@@ -97,7 +119,7 @@ def _write(folder: Path, shard: str, root: Path, frames: FramesConfig, clips: li
     schema = schemas.FRAME_SHARD.schema()
     options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
     with pq.ParquetWriter(folder / "frames.parquet", schema, **options) as writer:
-        for clip, got in zip(clips, _decoded(root, frames, clips)):
+        for clip, got in zip(clips, _decoded(root, frames, clips, spent)):
             row = dict.fromkeys(c.name for c in schemas.FRAMES.columns) | {"clip_id": clip["clip_id"]}
             row |= {"error": got.error, "detail": got.detail}
             if got.frames is not None:
@@ -115,31 +137,40 @@ def _write(folder: Path, shard: str, root: Path, frames: FramesConfig, clips: li
     return rows
 
 
-def _decoded(root: Path, frames: FramesConfig, clips: list[Row]) -> Iterator[Decoded]:
-    """What became of each clip, in order. A worker that was lost on a clip leaves it to PyAV once, in auto."""
-    good = [clip for clip in clips if clip["error"] is None]
-    tasks = [_task(root, frames, clip, frames.decoder) for clip in good]
-    results = pool.run(decode_file, tasks, min(pool.num_workers(frames.workers), max(len(tasks), 1)), frames.deadline_s)
+def _lost(frames: FramesConfig, rows: list[Row]) -> dict[str, float]:
+    """The deadline under which something was lost that may come with more time; {} when nothing was."""
+    return {"lost_within_s": frames.deadline_s} if any(row["error"] in LOST for row in rows) else {}
+
+
+def _decoded(root: Path, frames: FramesConfig, clips: list[Row], spent: Callable[[float], None]) -> Iterator[Decoded]:
+    """What became of each clip, in order. A worker that was lost on a clip leaves it to the other decoder once."""
+    tasks = [_task(root, frames, clip) for clip in clips if clip["error"] is None]
+    workers = min(pool.num_workers(frames.workers), max(len(tasks), 1))
+    results = pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, _other, spent)
     with contextlib.closing(results):
         for clip in clips:
             if clip["error"] is not None:
                 yield Decoded(None, error=clip["error"], detail="found when the data set was read")
                 continue
             got = next(results)
-            if isinstance(got, pool.Lost) and frames.decoder == "auto":
-                again = [_task(root, frames, clip, "pyav")]
-                [got] = pool.run(decode_file, again, 1, frames.deadline_s)
             yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
 
 
-def _task(root: Path, frames: FramesConfig, clip: Row, decoder: str) -> Task:
+def _other(task: Task) -> Task | None:
+    """The same clip for the other decoder; None where there is none."""
+    return dataclasses.replace(task, decoder=OTHER[task.decoder]) if task.decoder in OTHER else None
+
+
+def _task(root: Path, frames: FramesConfig, clip: Row) -> Task:
+    pixels = (clip["duration_s"] or 0) * (clip["fps"] or 25) * (clip["width"] or 0) * (clip["height"] or 0)
     return Task(
         path=root / clip["path"],
         which=Sampling(frames.sampling, frames.num_frames, frames.fps, seed=clip["clip_id"]),
         size_px=frames.size_px,
         antialias=frames.resize == "bicubic-antialias",
         crop=frames.crop == "centre",
-        decoder=decoder,
+        decoder=frames.decoder,
         start_s=clip["start_s"],
         end_s=clip["end_s"],
+        deadline_s=min(frames.deadline_s + 5 * pixels / PIXELS_A_SECOND, LONGEST * frames.deadline_s),
     )

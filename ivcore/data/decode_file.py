@@ -34,6 +34,7 @@ class Task:
     decoder: str = "auto"  # auto, decord, pyav or sequential (PyAV without seeking)
     start_s: float | None = None
     end_s: float | None = None
+    deadline_s: float = 20.0  # its worker is killed then
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,51 @@
 """Work on untrusted files in processes that can be killed: a file that hangs or crashes a decoder costs only itself.
 
 A hung decoder ignores signal handlers and thread time-outs, so each task runs in a worker process with a deadline; at
-the deadline the worker is killed and another takes its place (pebble does both).
+the deadline the worker is killed and another takes its place (pebble does both). Limits of the system bound memory and
+CPU of a worker, and one that has done much or grown large is replaced.
 """
 
 import multiprocessing
 import os
+import resource
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from ivcore.errors import WorkError
+
 PRELOAD = ["ivcore.data.decode_file"]  # imported once in the fork server, so that a new worker costs milliseconds
 AHEAD = 16  # tasks a worker that are handed out before the oldest is back: bounds what waits in memory
+MEMORY_BYTES = 4 << 30  # a worker may map this much more than it began with; 8 frames of 8K need 2 GB
+RECYCLE_BYTES = 1 << 30  # a worker that keeps more than this resident makes room for a new one
+RECYCLE_TASKS = 1000
+GROWN, NO_MEMORY = 75, 76  # exit codes of workers
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+_begun = 0  # tasks this worker has begun
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What is left of a task that did not come back: `reason` timeout or crashed, or the exception it raised."""
+    """What is left of a task that did not come back: `reason` timeout, crashed, out_of_memory or failed."""
 
     reason: str
     detail: str
+
+
+@dataclass
+class _Job:
+    task: Any
+    future: ProcessFuture
+    last: bool = False  # it is not tried another time
 
 
 def num_workers(asked: int) -> int:
@@ -39,23 +60,64 @@ def context() -> multiprocessing.context.BaseContext:
     return out
 
 
-def run(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int, deadline_s: float) -> Iterator[Any]:
+def run(
+    function: Callable[[Any], Any],
+    tasks: Iterable[Any],
+    workers: int,
+    deadline_s: float | Callable[[Any], float],
+    again: Callable[[Any], Any] = lambda task: None,
+    spent: Callable[[float], None] = lambda cpu_s: None,
+) -> Iterator[Any]:
     """`function(task)` of every task in the order of the tasks, or a Lost in its place.
 
     Args:
         function: a module's function; it and the tasks are pickled.
         workers: processes, at least 1.
-        deadline_s: seconds a task may take, counted from when a worker takes it.
+        deadline_s: seconds a task may take, counted from when a worker takes it; or a function of the task.
+        again: what to try, once, in place of a task that was lost; None: nothing.
+        spent: is told the CPU seconds of every task that came back.
+
+    Raises:
+        WorkError: workers were killed from outside.
     """
-    pool = ProcessPool(max_workers=workers, context=context(), initializer=alone)
-    waiting: deque[ProcessFuture] = deque()
+    pool = ProcessPool(workers, max_tasks=RECYCLE_TASKS, context=context(), initializer=_begin)
+    waiting: deque[_Job] = deque()
+
+    def schedule(task: Any) -> ProcessFuture:
+        seconds = deadline_s(task) if callable(deadline_s) else deadline_s
+        return pool.schedule(_guarded, args=(function, task, seconds), timeout=seconds)
+
+    def outcome(job: _Job) -> Any:
+        while True:
+            try:
+                result, cpu_s = job.future.result()
+                spent(cpu_s)
+                return result
+            except BrokenProcessPool:
+                raise WorkError("decoder processes were killed from outside (is memory short?); run again") from None
+            except ProcessExpired as e:
+                if e.exitcode == GROWN:  # it had not begun
+                    job.future = schedule(job.task)
+                    continue
+                lost = Lost("out_of_memory", f"its worker wanted more than {MEMORY_BYTES >> 20} MB")
+                if e.exitcode != NO_MEMORY:
+                    lost = Lost("crashed", f"its worker ended with exit code {e.exitcode}")
+            except TimeoutError as e:
+                lost = Lost("timeout", f"not done after {e.args[1]:g} s; its worker was killed")
+            except Exception as e:
+                lost = Lost("failed", f"{type(e).__name__}: {e}"[:300])
+            other = None if job.last else again(job.task)
+            if other is None:
+                return lost
+            job.task, job.future, job.last = other, schedule(other), True
+
     try:
         for task in tasks:
-            waiting.append(pool.schedule(function, args=(task,), timeout=deadline_s))
+            waiting.append(_Job(task, schedule(task)))
             if len(waiting) >= AHEAD * workers:
-                yield _outcome(waiting.popleft(), deadline_s)
+                yield outcome(waiting.popleft())
         while waiting:
-            yield _outcome(waiting.popleft(), deadline_s)
+            yield outcome(waiting.popleft())
     finally:
         pool.stop()  # when all is done nothing runs any more; when the caller left early nobody wants the rest
         pool.join()
@@ -69,6 +131,36 @@ def alone() -> None:
     threading.Thread(target=_follow, daemon=True).start()
 
 
+def _begin() -> None:
+    """A worker begins: alone, no core file, and no more memory than it needs."""
+    alone()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = _pages(0) * PAGE + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _guarded(function: Callable[[Any], Any], task: Any, deadline_s: float) -> tuple[Any, float]:
+    """The result and the CPU seconds it took, in a worker."""
+    global _begun
+    if _begun and _pages(1) * PAGE > RECYCLE_BYTES:
+        time.sleep(0.05)  # until it is known whose task this was
+        os._exit(GROWN)
+    _begun += 1
+    before = time.process_time()
+    # Beside the deadline: it also ends a worker that spins when nobody is left to look at the clock.
+    resource.setrlimit(resource.RLIMIT_CPU, (int(before + 2 * deadline_s) + 5, resource.RLIM_INFINITY))
+    try:
+        result = function(task)
+    except MemoryError:
+        os._exit(NO_MEMORY)
+    return result, time.process_time() - before
+
+
+def _pages(field: int) -> int:
+    """Pages this process maps (0) or keeps resident (1)."""
+    return int(Path("/proc/self/statm").read_text().split()[field])
+
+
 def _follow() -> None:
     """End this worker when the process that asked for it is gone: nobody would kill it at its deadline any more.
 
@@ -78,14 +170,3 @@ def _follow() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _outcome(future: ProcessFuture, deadline_s: float) -> Any:
-    try:
-        return future.result()
-    except TimeoutError:
-        return Lost("timeout", f"not done after {deadline_s:g} s; its worker was killed")
-    except ProcessExpired as e:
-        return Lost("crashed", f"its worker ended with exit code {e.exitcode}")
-    except Exception as e:
-        return Lost("failed", f"{type(e).__name__}: {e}"[:300])

@@ -25,7 +25,6 @@ MAX_DURATION_S = 24 * 3600.0
 MAX_STREAMS = 64
 MAX_FRAMES = 5_000_000  # a day at 50 a second, and what the table of packets may take of memory
 VP8_SHOWN = 0x10  # bit of a VP8 packet's first byte; others are only referred to
-MP4 = b"ftyp"  # at byte 4 of every mp4
 
 
 class Unusable(Exception):
@@ -89,13 +88,13 @@ def regular(path: Path) -> os.stat_result:
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
     """The open container and its best video stream; no playlists, no network. Errors come as Unusable."""
     size = regular(path).st_size
+    if _cut_short(path, size):
+        raise Unusable("truncated", "an mp4 without its whole index: cut short, or never closed")
     try:
         container = av.open(
             str(path), metadata_errors="ignore", options={"protocol_whitelist": "file", "format_whitelist": FORMATS}
         )
     except (av.error.FFmpegError, ValueError, OSError) as e:
-        if _cut_short(path):
-            raise Unusable("truncated", "an mp4 without its index: cut short, or never closed") from None
         raise Unusable("unreadable", f"{type(e).__name__}: {getattr(e, 'strerror', None) or e}") from None
     with container:
         if len(container.streams) > MAX_STREAMS:
@@ -181,21 +180,23 @@ def _table(container: Any, stream: Any) -> Table:
     return Table(tuple(sorted(times)), keys, base, unclear, unclear or unclean, facts)
 
 
-def _cut_short(path: Path) -> bool:
-    """An mp4 (a chain of boxes: length, name, content) that has no moov box."""
+def _cut_short(path: Path, size: int) -> bool:
+    """An mp4 (a chain of boxes: length, name, content) without a whole moov box, its index."""
+    at = 0
     with path.open("rb") as file:
-        head = file.read(8)
-        if head[4:] != MP4:
-            return False
-        while len(head) == 8 and head[4:] != b"moov":
-            length = int.from_bytes(head[:4], "big")
+        while len(head := file.read(16)) >= 8:
+            length, name = int.from_bytes(head[:4], "big"), head[4:8]
+            if at == 0 and name != b"ftyp":
+                return False
             if length == 1:  # the true length follows
-                length = int.from_bytes(file.read(8), "big") - 8
-            if length < 8:  # to the end of the file, or no mp4 after all
-                return length == 0
-            file.seek(length - 8, os.SEEK_CUR)
-            head = file.read(8)
-        return head[4:] != b"moov"
+                length = int.from_bytes(head[8:], "big")
+            if name == b"moov":
+                return at + length > size
+            if length < 8:  # to the end of the file, or damaged
+                break
+            at += length
+            file.seek(at)
+    return True
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:

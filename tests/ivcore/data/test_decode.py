@@ -1,5 +1,6 @@
 """Decoding: the frames of a sequential decode, broken files as rows with reasons, workers that can be lost."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,8 +17,7 @@ import torch
 
 from ivcore import schemas, steps
 from ivcore.config import DataConfig, FramesConfig, SyntheticConfig
-from ivcore.data import pool
-from ivcore.data.decode import decode_manifest
+from ivcore.data import decode, pool
 from ivcore.data.decode_file import Task, choose, decode_file
 from ivcore.data.loader import Features, Frames, normalise
 from ivcore.data.preflight import Unusable, preflight
@@ -26,6 +26,7 @@ from ivcore.data.sampling import Sampling, middle
 from ivcore.data.shapes.drawing import encode
 from ivcore.errors import WorkError
 from ivcore.store import Artifact, Store
+from tests.ivcore.data import breaking
 
 
 def sequential(path: Path) -> np.ndarray:
@@ -93,7 +94,7 @@ def test_same_bytes_on_every_run_and_shards_are_found_again(made: tuple, tmp_pat
     store, data, manifest, frames = made
     other = Store(tmp_path)
     again = steps.run(steps.ingest(other, data), other)
-    config = FramesConfig(shard_clips=10, workers=1, deadline_s=9)  # changes speed, not the key
+    config = FramesConfig(shard_clips=10, workers=1, deadline_s=30)  # changes speed, not the key
     second = steps.run(steps.decode(other, data, config, again), other)
     assert (second.key, again.key) == (frames.key, manifest.key)
     assert second.record()["files"] == frames.record()["files"]
@@ -156,68 +157,111 @@ def rotate(source: Path, target: Path) -> None:
     target.write_bytes(data)
 
 
-def broken(root: Path) -> dict[str, str]:
-    """Files no decoder can use, by name, with the reason each should get; three good ones among them."""
+def broken(root: Path) -> dict[str, str | None]:
+    """Files that are no good, by name, with the reason each should get; four good ones among them (None)."""
     root.mkdir()
-    for name in ("good1.mp4", "good2.mp4", "good3.mp4"):
-        numbered(root / name)
+    good = ("good1.mp4", "good2.mp4", "good3.mp4", "名 с пробелом é.mp4")
+    for n, name in enumerate(good):
+        numbered(root / name, 24 + n)
     whole = (root / "good1.mp4").read_bytes()
     (root / "empty.mp4").write_bytes(b"")
     (root / "text.mp4").write_text("this is no video\n" * 50)
     (root / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:2,\ngood1.mp4\n#EXT-X-ENDLIST\n")
     (root / "concat.mp4").write_text("ffconcat version 1.0\nfile good1.mp4\n")
     (root / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
-    (root / "no_index.mp4").write_bytes(whole[: len(whole) // 2])
-    numbered(root / "short.mp4", movflags="faststart")
-    (root / "short.mp4").write_bytes((root / "short.mp4").read_bytes()[:-300])
+    numbered(root / "first.mp4", movflags="faststart")  # its index stands in front
+    first = (root / "first.mp4").read_bytes()
+    for n in range(1, 20):  # cut at 20 places, each way
+        (root / f"cut{n}.mp4").write_bytes(whole[: len(whole) * n // 20])
+        (root / f"first_cut{n}.mp4").write_bytes(first[: len(first) * n // 20])
+    (root / "cut20.mp4").write_bytes(whole[:-1])
+    (root / "first_cut20.mp4").write_bytes(first[:-1])
+    (root / "no_index.mp4").write_bytes(whole[: whole.index(b"moov") - 4])
+    claims = bytearray(whole)  # a header of a million frames, and a table of as many that is not there
+    claims[(spot := whole.index(b"stsz") + 12) : spot + 4] = (1_000_000).to_bytes(4, "big")
+    (root / "claims.mp4").write_bytes(claims)
+    lies = bytearray(whole)
+    lies[(spot := whole.index(b"stts") + 12) : spot + 4] = (1_000_000).to_bytes(4, "big")
+    (root / "lies.mp4").write_bytes(lies)
+    avi = numbered_avi(root / "avi.avi")
+    (root / "avi.avi").write_bytes(avi)
     (root / "folder.mp4").mkdir()
     os.mkfifo(root / "fifo.mp4")
+    (root / "forbidden.mp4").write_bytes(whole)
+    (root / "forbidden.mp4").chmod(0)
+    huge(root / "huge.mp4")
     with av.open(str(root / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         sound.sample_rate, sound.time_base = 16000, Fraction(1, 16000)
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
+    cuts = {f"{name}{n}.mp4": "truncated" for name in ("cut", "first_cut") for n in range(1, 21)}
     return {
+        **dict.fromkeys([*good, "first.mp4", "avi.avi"]),
+        **cuts,
+        "no_index.mp4": "truncated",
+        "claims.mp4": "unreadable",
+        "lies.mp4": None,
         "empty.mp4": "empty",
         "text.mp4": "unreadable",
         "playlist.mp4": "unreadable",
         "concat.mp4": "unreadable",
         "noise.mp4": "unreadable",
-        "no_index.mp4": "truncated",
-        "short.mp4": "truncated",
         "folder.mp4": "not_a_file",
         "fifo.mp4": "not_a_file",
+        "forbidden.mp4": "unreadable" if os.geteuid() else None,  # nothing is forbidden to root
+        "huge.mp4": "too_large",
         "sound.mp4": "no_video_stream",
         "missing.mp4": "missing",
     }
 
 
+def huge(path: Path) -> None:
+    """One grey picture of more pixels than are allowed."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 8208, 4320, "yuvj420p"
+        container.mux(stream.encode(av.VideoFrame(8208, 4320, "yuvj420p")))
+        container.mux(stream.encode())
+
+
+def numbered_avi(path: Path) -> bytes:
+    """An AVI whose headers claim a million frames."""
+    numbered(path)
+    data = bytearray(path.read_bytes())
+    data[(spot := data.index(b"avih") + 24) : spot + 4] = (1_000_000).to_bytes(4, "little")
+    data[(spot := data.index(b"strh") + 40) : spot + 4] = (1_000_000).to_bytes(4, "little")
+    return bytes(data)
+
+
+def folder_of(root: Path, names: dict[str, str], tmp_path: Path) -> tuple[DataConfig, Store, Artifact]:
+    """A data set of these names below `root` and its manifest."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"path": n, "split": "test", "caption": "x"}) + "\n" for n in sorted(names)))
+    data = DataConfig(dataset="folder", root=str(root), annotations=str(file), max_failed_share=0.95)
+    store = Store(tmp_path / "store")
+    return data, store, steps.run(steps.ingest(store, data), store)
+
+
 def test_broken_files_are_rows_and_good_ones_survive(tmp_path: Path) -> None:
     root = tmp_path / "videos"
     reasons = broken(root)
-    names = sorted([*reasons, "good1.mp4", "good2.mp4", "good3.mp4"])
-    file = tmp_path / "rows.csv"
-    file.write_text("path,split,caption\n" + "".join(f"{n},test,x\n" for n in names))
-    data = DataConfig(dataset="folder", root=str(root), annotations=str(file), max_failed_share=0.9)
-    store = Store(tmp_path / "store")
-    manifest = steps.run(steps.ingest(store, data), store)
+    data, store, manifest = folder_of(root, reasons, tmp_path)
     (root / "good2.mp4").unlink()  # between the steps
-    frames = steps.run(steps.decode(store, data, FramesConfig(), manifest), store)
-    assert {k: r["error"] for k, r in index(frames).items()} == {
-        **reasons,
-        "good1.mp4": None,
-        "good2.mp4": "missing",
-        "good3.mp4": None,
-    }
-    record = frames.record()
-    assert (record["rows_in"], record["rows_ok"], record["rows_failed"]) == (14, 2, 12)
-    assert record["facts"]["reasons"]["unreadable"] == 4
-    assert Frames(store, frames).batch([0, 1]).float().std() > 1
+    wanted = {**reasons, "good2.mp4": "missing"}
+    frames = steps.run(steps.decode(store, data, FramesConfig(shard_clips=20), manifest), store)
+    assert {k: r["error"] for k, r in index(frames).items()} == wanted
+    record, num_good = frames.record(), sum(reason is None for reason in wanted.values())
+    counts = (record["rows_in"], record["rows_ok"], record["rows_failed"])
+    assert counts == (len(wanted), num_good, len(wanted) - num_good)
+    assert record["facts"]["reasons"]["truncated"] == 41
+    assert len(Frames(store, frames).clip_ids) == num_good
+    assert all(Frames(store, frames).batch(range(num_good)).float().std((1, 2, 3, 4)) > 1)
     strict = data.model_copy(update={"max_failed_share": 0.5})
     shutil.rmtree(frames.path)
-    with pytest.raises(WorkError, match=r"12 of 14 clips could not be decoded \(1 empty, 2 missing"):
-        steps.run(steps.decode(store, strict, FramesConfig(), manifest), store)
+    with pytest.raises(WorkError, match=r"clips could not be decoded \(1 empty, 2 missing"):
+        steps.run(steps.decode(store, strict, FramesConfig(shard_clips=20), manifest), store)
 
 
 def test_a_hung_task_costs_only_itself() -> None:
@@ -227,31 +271,51 @@ def test_a_hung_task_costs_only_itself() -> None:
     assert time.monotonic() - began < 30
 
 
-def test_a_lost_worker_leaves_its_clip_to_pyav_once(
-    made: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lost_worker_costs_one_file_and_the_other_decoder_has_a_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, data, manifest, frames = made
-    asked = []
+    root = tmp_path / "videos"
+    root.mkdir()
+    lost = {"crash_always": "crashed", "hang_always": "timeout", "grow_always": "out_of_memory"}
+    mended = ("crash_auto", "hang_auto", "grow_auto", "raise_auto")
+    names = {f"{n}.mp4": "" for n in (*lost, *mended, *(f"good{i}" for i in range(9)))}
+    for n, name in enumerate(names):
+        numbered(root / name, 20 + n)
+    data, store, manifest = folder_of(root, names, tmp_path)
+    monkeypatch.setattr(decode, "decode_file", breaking.decode_or_break)
+    config = FramesConfig(deadline_s=0.8, workers=2, shard_clips=10)
+    began = time.monotonic()
+    frames = steps.run(steps.decode(store, data, config, manifest), store)
+    assert time.monotonic() - began < 25
+    rows = {name.removesuffix(".mp4"): row for name, row in index(frames).items()}
+    assert {n: r["error"] for n, r in rows.items() if r["error"]} == lost
+    assert all(rows[n]["decoder"].startswith("pyav") for n in mended)
+    assert all(rows[f"good{i}"]["decoder"].startswith("decord") for i in range(9))
+    record = frames.record()
+    assert (record["rows_in"], record["rows_ok"], record["rows_failed"]) == (16, 13, 3)
+    assert record["measured"]["workers_cpu_s"] > 0
 
-    def run(function, tasks, workers, deadline_s):  # type: ignore[no-untyped-def]
-        for one in tasks:
-            asked.append((one.path.stem, one.decoder))
-            hangs = {"test-00001": ["auto"], "test-00002": ["auto", "pyav"]}.get(one.path.stem, [])
-            yield pool.Lost("timeout", "hung") if one.decoder in hangs else function(one)
+    monkeypatch.setattr(decode, "decode_file", decode_file)  # the day after, the same files may come
+    same = steps.run(steps.decode(store, data, config, manifest), store)
+    assert same == frames  # what was lost stays lost under the same deadline
+    more = steps.run(steps.decode(store, data, config.model_copy(update={"deadline_s": 9.0}), manifest), store)
+    assert more.rows == 16 and more.record()["measured"]["shards_made"] == 2
+    less = steps.run(steps.decode(store, data, config.model_copy(update={"deadline_s": 0.7}), manifest), store)
+    assert less == frames
 
-    monkeypatch.setattr(pool, "run", run)
-    root = steps.module("ivcore.data.datasets", "synthetic").root(store, data)
-    other = Store(tmp_path)
-    with other.write("frames", "k", 1, {}, {}) as draft:
-        decode_manifest(draft, other, root, FramesConfig(), manifest, 0.5, steps.quiet)
-    rows = index(draft.artifact)
-    assert rows["test-00001"]["decoder"].startswith("pyav") and rows["test-00001"]["error"] is None
-    assert (rows["test-00002"]["error"], rows["test-00002"]["detail"]) == ("timeout", "hung")
-    assert sum(r["error"] is None for r in rows.values()) == 23 and len(asked) == 26
-    before = Frames(store, frames)
-    again = Frames(other, draft.artifact)
-    ids = ["test-00001", "val-00000"]
-    assert torch.equal(again.batch(again.rows_of(ids)), before.batch(before.rows_of(ids)))
+
+def test_a_worker_that_grew_is_replaced_and_no_task_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = list(pool.run(breaking.grown, [1, 1100, 1, 1], workers=1, deadline_s=20))
+    assert outcomes[0] == outcomes[1] != outcomes[2] == outcomes[3]
+    monkeypatch.setattr(pool, "RECYCLE_TASKS", 2)
+    outcomes = list(pool.run(breaking.grown, [1] * 5, workers=1, deadline_s=20))
+    assert len(set(outcomes)) == 3 and outcomes[0] == outcomes[1] != outcomes[2]
+
+
+def test_cpu_of_the_workers_is_told() -> None:
+    told: list[float] = []
+    list(pool.run(sum, [range(3_000_000), range(10)], workers=1, deadline_s=20, spent=told.append))
+    assert len(told) == 2 and told[0] > 0.01 > told[1]
 
 
 def test_what_decord_says_is_the_same_on_every_run(tmp_path: Path) -> None:
@@ -271,6 +335,7 @@ def test_what_decord_says_is_the_same_on_every_run(tmp_path: Path) -> None:
 def test_a_crash_costs_only_itself() -> None:
     got = list(pool.run(os._exit, [7], workers=1, deadline_s=20))
     assert [(g.reason, g.detail[-1]) for g in got] == [("crashed", "7")]
+    assert [g.reason for g in pool.run(breaking.broken, ["spin"], workers=1, deadline_s=0.3)] == ["timeout"]
     got = list(pool.run(abs, [-1, "x", -3], workers=1, deadline_s=20))
     assert got[0] == 1 and got[1].reason == "failed" and "TypeError" in got[1].detail and got[2] == 3
 
