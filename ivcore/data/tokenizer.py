@@ -46,14 +46,14 @@ class Tokenizer:
     @classmethod
     def train(cls, captions: list[str], vocab_size: int, kind: Kind) -> "Tokenizer":
         """A tokenizer whose pieces are learnt from captions; the same captions give the same bytes."""
-        split = _backend({UNKNOWN[kind]: 0}, kind)
+        split = wordpieces_of({UNKNOWN[kind]: 0}, kind)
         words: list[str] = []
         for caption in captions:
             text = split.normalizer.normalize_str(PREFIX[kind] + pre_text(caption))
             words += [word for word, _ in split.pre_tokenizer.pre_tokenize_str(text)]
         if not words:
             raise UserError("there is not one word to train a tokenizer on; the data set needs captions")
-        return cls(_backend(wordpieces.learn(wordpieces.count(words), vocab_size, SPECIAL[kind]), kind))
+        return cls(wordpieces_of(wordpieces.learn(wordpieces.count(words), vocab_size, SPECIAL[kind]), kind))
 
     def save(self, folder: Path) -> Path:
         """Write tokenizer.json into the folder; the path of it."""
@@ -103,7 +103,7 @@ class Tokenizer:
         return [[self.special_ids[1], *some[: max_len - 2], self.special_ids[2]] for some in pieces]
 
 
-def _backend(vocab: dict[str, int], kind: Kind) -> tokenizers.Tokenizer:
+def wordpieces_of(vocab: dict[str, int], kind: Kind) -> tokenizers.Tokenizer:
     """WordPiece over this vocabulary with BERT's normalizer: lower case, no accents, Han characters apart."""
     out = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=UNKNOWN[kind], max_input_chars_per_word=100))
     out.normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, lowercase=True)

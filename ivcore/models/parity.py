@@ -114,6 +114,7 @@ def scaled(state: dict[str, Tensor], rules: list[list[Any]]) -> dict[str, Tensor
 
 def topics() -> dict[str, Callable[[Recording], Iterator[Check]]]:
     """Topic -> the function that yields its comparisons."""
+    from ivcore.data import parity_data
     from ivcore.models import parity_clip, parity_s2  # they import this file
 
     return {
@@ -125,6 +126,7 @@ def topics() -> dict[str, Callable[[Recording], Iterator[Check]]]:
         "mobileclip_text": parity_clip.mobileclip,
         "llama_text": parity_clip.llama,
         "s2_to_clip": parity_clip.from_s2,
+        "data_io": parity_data.data_io,
     }
 
 
@@ -178,7 +180,9 @@ def compare(topic: str, case: str, ours: Any, theirs: Any) -> Result:
 
 
 def _uncompared(topic: str, case: str) -> Result:
-    for pattern, reason in NOT_BUILT.items():
+    from ivcore.data import parity_data
+
+    for pattern, reason in {**NOT_BUILT, **parity_data.NOT_BUILT}.items():
         if re.fullmatch(pattern, case):
             return Result(topic, case, 0.0, 0.0, 0.0, True, f"not built: {reason}")
     return Result(topic, case, float("nan"), float("nan"), 0.0, False, "recorded, but nothing here compares it")

@@ -283,10 +283,10 @@ def test_a_lost_worker_costs_one_file_and_the_other_decoder_has_a_try(
         numbered(root / name, 20 + n)
     data, store, manifest = folder_of(root, names, tmp_path)
     monkeypatch.setattr(decode, "decode_file", breaking.decode_or_break)
-    config = FramesConfig(deadline_s=0.8, workers=2, shard_clips=10)
+    config = FramesConfig(deadline_s=2.5, workers=2, shard_clips=10)
     began = time.monotonic()
     frames = steps.run(steps.decode(store, data, config, manifest), store)
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 60
     rows = {name.removesuffix(".mp4"): row for name, row in index(frames).items()}
     assert {n: r["error"] for n, r in rows.items() if r["error"]} == lost
     assert all(rows[n]["decoder"].startswith("pyav") for n in mended)

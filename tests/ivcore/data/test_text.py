@@ -99,7 +99,7 @@ def test_resize_and_normalise_as_recorded(tensors: dict, name: str, antialias: b
 def test_bert_ids_as_recorded(recorded: dict, tensors: dict) -> None:
     about = recorded["config"]["tokenizers"]
     vocab = {piece: n for n, piece in enumerate(about["bert_vocab"])}
-    tokenizer = Tokenizer(module._backend(vocab, "bert"))
+    tokenizer = Tokenizer(module.wordpieces_of(vocab, "bert"))
     lists = tokenizer.ids(about["texts"], about["max_txt_l"])
     padded = [ids + [0] * (about["max_txt_l"] - len(ids)) for ids in lists]
     assert torch.equal(torch.tensor(padded), tensors["out/bert_tokens/input_ids"])
