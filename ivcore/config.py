@@ -108,6 +108,10 @@ class FramesConfig(Branch):
         description="auto: decord for files with a clean packet table, PyAV for all others and after decord fails.",
     )
     shard_clips: int = Field(512, ge=1, description="Clips in one frame shard (one Parquet file).")
+    compression: Literal["zstd", "lz4", "none"] = Field("zstd", description="Compression of the frame shards.")
+    disk_gb: float | None = _speed_only(
+        None, "Most that new frames may take, GB before compression; empty: what is free.", gt=0
+    )
     workers: int = _speed_only(0, "Decoder processes; 0: one a core.", ge=0)
     deadline_s: float = _speed_only(
         20.0,

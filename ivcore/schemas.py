@@ -58,7 +58,7 @@ MANIFEST = Table(
         Column("height", pa.int32(), "as probed, pixels", True),
         Column("fps", pa.float64(), "as probed, average frames a second", True),
         Column("codec", pa.string(), "as probed", True),
-        Column("error", pa.string(), "why the file cannot be used; null when it can", True),
+        Column("error", pa.string(), "why the file is not used (duplicate: as another clip); null when it is", True),
     ),
 )
 CAPTIONS = Table(

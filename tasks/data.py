@@ -1,12 +1,24 @@
 """Tasks that make data: ingest, decode, featurize."""
 
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
 from typing import Any
 
+from prefect import runtime as prefect_runtime
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.states import State
 
 from ivcore import steps
 from ivcore.config import DataConfig, FeaturesConfig, FramesConfig, TrainConfig
+from ivcore.data import plan
+from ivcore.steps import Log, Step
+from ivcore.store import Draft
 from tasks.step import Reference, Where, execute, step_task
+
+EVERY_S = 2.0  # between two notes of the progress
+log = logging.getLogger("iv")
 
 
 @step_task("ingest")
@@ -18,7 +30,9 @@ def ingest(where: Where, data: DataConfig) -> State[Any]:
 @step_task("decode")
 def decode(where: Where, data: DataConfig, frames: FramesConfig, manifest: Reference) -> State[Any]:
     """Manifest -> frames."""
-    return execute(where, steps.decode(where.store, data, frames, where.open(manifest)))
+    found = where.open(manifest)
+    step = steps.decode(where.store, data, frames, found)
+    return execute(where, _with_progress(step, "clips", found.record()["rows_in"], f"decode {where.arm}.{where.seed}"))
 
 
 @step_task("featurize")
@@ -26,5 +40,41 @@ def featurize(
     where: Where, features: FeaturesConfig, train: TrainConfig, frames: Reference, encoder: Reference
 ) -> State[Any]:
     """Frames -> features of the trunk of a checkpoint, whose phase is the label."""
-    step = steps.featurize(where.store, features, train, where.open(frames), where.open(encoder))
+    source, checkpoint = where.open(frames), where.open(encoder)
+    step = steps.featurize(where.store, features, train, source, checkpoint)
+    if where.store.find(step.kind, step.key) is None:
+        wanted_gb = plan.features_gb(source, checkpoint, features.dtype)
+        if wanted_gb is not None:
+            plan.check("features", source.rows, wanted_gb, where.store.home)
     return execute(where, step, label=encoder["stage"]["label"])
+
+
+def _with_progress(step: Step, figure: str, total: int, name: str) -> Step:
+    """The step with its progress on the flow run's page: the figure's share of `total`, now and then."""
+    if not prefect_runtime.flow_run.id:
+        return step
+
+    def make(draft: Draft, tell: Log) -> None:
+        note: Any = None
+        told_at, works = 0.0, True
+
+        def both(figures: Mapping[str, float], at: int) -> None:
+            nonlocal note, told_at, works
+            tell(figures, at)
+            done = figures.get(figure, 0.0)
+            if not works or (time.monotonic() - told_at < EVERY_S and done < total):
+                return
+            told_at = time.monotonic()
+            try:
+                percent = 100.0 * done / max(total, 1)
+                if note is None:
+                    note = create_progress_artifact(percent, description=name)
+                else:
+                    update_progress_artifact(note, percent)
+            except Exception as e:  # the work goes on without
+                works = False
+                log.warning("Prefect took no progress of %s: %s", name, (str(e).splitlines() or [""])[0][:300])
+
+        step.make(draft, both)
+
+    return dataclasses.replace(step, make=make)

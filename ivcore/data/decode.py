@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from ivcore import schemas
 from ivcore.config import FramesConfig
-from ivcore.data import pool
+from ivcore.data import plan, pool
 from ivcore.data.decode_file import Decoded, Task, decode_file
+from ivcore.data.ingest import DUPLICATE
 from ivcore.data.sampling import Sampling
 from ivcore.errors import WorkError
 from ivcore.steps import VERSIONS, with_deadline
@@ -47,14 +48,20 @@ def decode_manifest(
     """Write index.parquet of the frames artifact; make the shards that are not in the store yet.
 
     Raises:
-        WorkError: more than `max_failed_share` of the clips, or all of them, could not be decoded.
+        WorkError: there is no room; or more than `max_failed_share` of the clips, or all, could not be decoded.
     """
     clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
+    parts = [clips[start : start + frames.shard_clips] for start in range(0, len(clips), frames.shard_clips)]
+    num_new = sum(
+        sum(clip["error"] is None for clip in part)
+        for part in parts
+        if _find(store, _recipe(store, frames, part)) is None
+    )
+    plan.check("new frames", num_new, plan.frames_gb(num_new, frames), store.home, frames.disk_gb)
     index: list[Row] = []
     seconds, cpu_s, made, done = 0.0, 0.0, 0, 0
     with tqdm(total=len(clips), desc="decode", unit="clip", disable=None) as bar:
-        for start in range(0, len(clips), frames.shard_clips):
-            some = clips[start : start + frames.shard_clips]
+        for some in parts:
             shard, fresh = _shard(store, root, frames, some)
             if fresh:
                 taken = shard.record()["measured"]
@@ -68,10 +75,11 @@ def decode_manifest(
             log({"clips": len(index), "clips_failed": failed_now, **rate}, len(index))
     failed = [row for row in index if row["error"] is not None]
     reasons = dict(sorted(collections.Counter(row["error"] for row in failed).items()))
-    if len(failed) > max_failed_share * len(index) or len(failed) == len(index):
+    num_failed = len(failed) - reasons.get(DUPLICATE, 0)
+    if num_failed > max_failed_share * len(index) or len(failed) == len(index):
         told = ", ".join(f"{num} {reason}" for reason, num in reasons.items())
         raise WorkError(
-            f"{len(failed)} of {len(index)} clips could not be decoded ({told}), the first is {failed[0]['clip_id']}; "
+            f"{num_failed} of {len(index)} clips could not be decoded ({told}), the first is {failed[0]['clip_id']}; "
             f"data.max_failed_share allows {max_failed_share:g}; mend the videos or leave them out, "
             "and raise data.max_failed_share if the rest is enough"
         )
@@ -84,15 +92,24 @@ def decode_manifest(
     draft.measured |= {"decode_s": round(seconds, 3), "workers_cpu_s": round(cpu_s, 3), "shards_made": made}
 
 
-def _shard(store: Store, root: Path, frames: FramesConfig, clips: list[Row]) -> tuple[Artifact, bool]:
-    """The shard of these clips, and whether it was made now."""
+def _recipe(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[str, Any]:
+    """What decides the bytes of the shard of these clips."""
     recipe = {k: v for k, v in frames.recipe().items() if k != "shard_clips"}
     recipe["clips"] = [[c["clip_id"], c["sha256"], c["start_s"], c["end_s"], c["error"]] for c in clips]
-    recipe = with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
-    name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
-    found = store.find("frame_shard", name)
+    return with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
+
+
+def _find(store: Store, recipe: dict[str, Any]) -> Artifact | None:
+    return store.find("frame_shard", key("frame_shard", VERSIONS["frame_shard"], recipe, {}))
+
+
+def _shard(store: Store, root: Path, frames: FramesConfig, clips: list[Row]) -> tuple[Artifact, bool]:
+    """The shard of these clips, and whether it was made now."""
+    recipe = _recipe(store, frames, clips)
+    found = _find(store, recipe)
     if found is not None:
         return found, False
+    name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
     began, cpu_s = time.monotonic(), 0.0
 
     def spent(seconds: float) -> None:
@@ -117,7 +134,12 @@ def _write(
     group: list[Row] = []
     num = 0
     schema = schemas.FRAME_SHARD.schema()
-    options = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
+    options = {
+        "compression": frames.compression,
+        "write_page_checksum": True,
+        "use_dictionary": False,
+        "write_statistics": False,
+    }
     with pq.ParquetWriter(folder / "frames.parquet", schema, **options) as writer:
         for clip, got in zip(clips, _decoded(root, frames, clips, spent)):
             row = dict.fromkeys(c.name for c in schemas.FRAMES.columns) | {"clip_id": clip["clip_id"]}

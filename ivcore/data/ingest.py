@@ -14,6 +14,8 @@ from ivcore.data.preflight import Unusable, probe, regular
 from ivcore.errors import UserError
 from ivcore.store import Draft, Store, sha256_file
 
+SPLITS = ("test", "val", "train")
+DUPLICATE = "duplicate"  # no fault: the clip is there under another clip_id, with all the captions
 FACTS = ("duration_s", "width", "height", "fps", "codec")
 DEADLINE_S = 60.0  # for the header of a file and its sha256
 
@@ -40,11 +42,14 @@ def write_manifest(
     paths = sorted({c["path"] for c in clips})
     looked = dict(zip(paths, _look(root, paths, log)))
     rows = [{**clip, **looked[clip["path"]]} for clip in clips]
+    kept = _once(rows)
+    captions = [{**caption, "clip_id": kept.get(caption["clip_id"], caption["clip_id"])} for caption in captions]
     failed = sum(row["error"] is not None for row in rows)
     schemas.write(draft.path / "manifest.parquet", rows, schemas.MANIFEST)
     schemas.write(draft.path / "captions.parquet", sorted(captions, key=lambda c: c["caption_id"]), schemas.CAPTIONS)
     draft.count(len(rows) - failed, failed)
     draft.facts |= {"card": dataset.CARD, "num_captions": len(captions), "clips": _by_split(rows)}
+    draft.facts |= {"duplicates": len(kept)}
 
 
 def _look(root: Path, paths: list[str], log: Callable[[Mapping[str, float], int], None]) -> list[dict[str, Any]]:
@@ -77,6 +82,21 @@ def look(path: Path) -> dict[str, Any]:
     except OSError:
         row["error"] = "unreadable"
     return row
+
+
+def _once(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Mark all but one of the clips of equal bytes and times as `duplicate`; their clip_id -> the clip_id that stays.
+
+    The one of the test split stays, then val, then train, so that nothing is trained on that is scored.
+    """
+    stays: dict[tuple[Any, ...], dict[str, Any]] = {}
+    kept: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["clip_id"])):
+        if row["error"] is None:
+            first = stays.setdefault((row["sha256"], row["start_s"], row["end_s"]), row)
+            if first is not row:
+                row["error"], kept[row["clip_id"]] = DUPLICATE, first["clip_id"]
+    return kept
 
 
 def _unique(name: str, rows: list[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from ivcore import schemas, steps
 from ivcore.config import DataConfig, FramesConfig, SyntheticConfig
-from ivcore.data import decode, pool
+from ivcore.data import decode, plan, pool
 from ivcore.data.decode_file import Task, choose, decode_file
 from ivcore.data.loader import Features, Frames, normalise
 from ivcore.data.preflight import Unusable, preflight
@@ -187,7 +187,7 @@ def broken(root: Path) -> dict[str, str | None]:
     (root / "avi.avi").write_bytes(avi)
     (root / "folder.mp4").mkdir()
     os.mkfifo(root / "fifo.mp4")
-    (root / "forbidden.mp4").write_bytes(whole)
+    numbered(root / "forbidden.mp4", 40)
     (root / "forbidden.mp4").chmod(0)
     huge(root / "huge.mp4")
     with av.open(str(root / "sound.mp4"), "w") as container:
@@ -262,6 +262,46 @@ def test_broken_files_are_rows_and_good_ones_survive(tmp_path: Path) -> None:
     shutil.rmtree(frames.path)
     with pytest.raises(WorkError, match=r"clips could not be decoded \(1 empty, 2 missing"):
         steps.run(steps.decode(store, strict, FramesConfig(shard_clips=20), manifest), store)
+
+
+def test_equal_videos_are_kept_once_with_the_captions_of_all(tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    root.mkdir()
+    numbered(root / "a.mp4")
+    shutil.copy(root / "a.mp4", root / "b.mp4")
+    numbered(root / "c.mp4", 30)
+    given = [("a.mp4", "train", "en", "one"), ("b.mp4", "test", "es", "uno"), ("c.mp4", "train", "en", "two")]
+    rows = [{"path": p, "split": s, "language": lang, "caption": c} for p, s, lang, c in given]
+    rows.append({"path": "a.mp4", "split": "train", "start_s": 1.0, "clip_id": "late", "caption": "its end"})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    data = DataConfig(dataset="folder", root=str(root), annotations=str(tmp_path / "rows.json"), max_failed_share=0.1)
+    store = Store(tmp_path / "store")
+    manifest = steps.run(steps.ingest(store, data), store)
+    found = {r["clip_id"]: r["error"] for r in schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST)}
+    assert found == {"a.mp4": "duplicate", "b.mp4": None, "c.mp4": None, "late": None}  # what is scored stays
+    captions = schemas.rows(manifest.path / "captions.parquet", schemas.CAPTIONS)
+    of = {c["caption"]: c["clip_id"] for c in captions}
+    assert of == {"one": "b.mp4", "uno": "b.mp4", "two": "c.mp4", "its end": "late"}
+    record = manifest.record()
+    assert record["facts"]["duplicates"] == 1 and (record["rows_in"], record["rows_failed"]) == (4, 1)
+    frames = steps.run(steps.decode(store, data, FramesConfig(), manifest), store)  # a duplicate is no fault
+    assert frames.rows == 3 and frames.record()["facts"]["reasons"] == {"duplicate": 1}
+
+
+def test_what_does_not_fit_is_refused_before_it_begins(made: tuple, tmp_path: Path) -> None:
+    store, data, manifest, frames = made
+    tight = FramesConfig(size_px=64, disk_gb=1e-3)
+    with pytest.raises(WorkError, match=r"new frames of 24 clips: at most 0.00 GB, and frames.disk_gb allows 0.001"):
+        steps.run(steps.decode(store, data, tight, manifest), store)
+    assert steps.run(steps.decode(store, data, FramesConfig(shard_clips=10, disk_gb=1e-9), manifest), store) == frames
+    with pytest.raises(WorkError, match="make room or give --home elsewhere"):
+        plan.check("features", 10, 1e9, tmp_path)
+    encoder = Artifact("s2", "k", tmp_path, 1)
+    (tmp_path / "record.json").write_text(json.dumps({"config": {"model": {"size": "tiny"}}}))
+    each = (1 + 4 * 16) * 96 * 2 + 128 * 4  # bytes of a clip: 65 tokens and the pooled vector
+    assert plan.features_gb(frames, encoder, "float16") == pytest.approx(24 * each / 1e9)
+    (tmp_path / "record.json").write_text(json.dumps({"config": {}}))
+    assert plan.features_gb(frames, encoder, "float16") is None
 
 
 def test_a_hung_task_costs_only_itself() -> None:
