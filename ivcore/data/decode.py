@@ -27,6 +27,7 @@ from ivcore.steps import VERSIONS, with_deadline
 from ivcore.store import Artifact, Draft, Store, key
 
 GROUP = 64  # clips in a row group: bounds what waits in memory while a shard is written
+KNOWN = "found when the data set was read"
 LOST = ("timeout", "crashed", "out_of_memory")  # with more time, or another day, these may come
 OTHER = {"auto": "pyav", "pyav": "sequential"}  # what to try once when a worker was lost
 PIXELS_A_SECOND = 5e8  # of one core that decodes every frame
@@ -52,27 +53,29 @@ def decode_manifest(
     """
     clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
     parts = [clips[start : start + frames.shard_clips] for start in range(0, len(clips), frames.shard_clips)]
-    num_new = sum(
-        sum(clip["error"] is None for clip in part)
-        for part in parts
-        if _find(store, _recipe(store, frames, part)) is None
-    )
-    plan.check("new frames", num_new, plan.frames_gb(num_new, frames), store.home, frames.disk_gb)
+    recipes = [_recipe(store, frames, part) for part in parts]
+    shards = [_find(store, recipe) for recipe in recipes]
+    new = [clip for part, shard in zip(parts, shards) if shard is None for clip in part if clip["error"] is None]
+    plan.check("new frames", len(new), plan.frames_gb(len(new), frames), store.home, frames.disk_gb)
     index: list[Row] = []
-    seconds, cpu_s, made, done = 0.0, 0.0, 0, 0
-    with tqdm(total=len(clips), desc="decode", unit="clip", disable=None) as bar:
-        for some in parts:
-            shard, fresh = _shard(store, root, frames, some)
-            if fresh:
-                taken = shard.record()["measured"]
-                seconds, cpu_s = seconds + taken["decode_s"], cpu_s + taken["workers_cpu_s"]
-                made, done = made + 1, done + len(some)
-            index += schemas.rows(shard.path / "index.parquet", schemas.FRAMES)
-            failed_now = sum(r["error"] is not None for r in index)
-            bar.update(len(some))
-            bar.set_postfix(failed=failed_now)
-            rate = {"clips_per_s": done / seconds} if seconds else {}
-            log({"clips": len(index), "clips_failed": failed_now, **rate}, len(index))
+    spent: list[float] = []  # CPU seconds of the workers, a clip each
+    began, num_failed, done = time.monotonic(), 0, 0
+    with (
+        contextlib.closing(_results(root, frames, new, spent.append)) as results,
+        tqdm(total=len(clips), desc="decode", unit="clip", disable=None) as bar,
+    ):
+        for part, recipe, shard in zip(parts, recipes, shards):
+            if shard is None:
+                shard = _write_shard(store, recipe, frames, part, results)
+                done += len(part)
+            rows = list(schemas.rows(shard.path / "index.parquet", schemas.FRAMES))
+            index += rows
+            num_failed += sum(row["error"] is not None for row in rows)
+            bar.update(len(part))
+            bar.set_postfix(failed=num_failed)
+            rate = done / (time.monotonic() - began)
+            log({"clips": len(index), "clips_failed": num_failed, "clips_per_s": rate}, len(index))
+    seconds = round(time.monotonic() - began, 3)
     failed = [row for row in index if row["error"] is not None]
     reasons = dict(sorted(collections.Counter(row["error"] for row in failed).items()))
     num_failed = len(failed) - reasons.get(DUPLICATE, 0)
@@ -89,7 +92,7 @@ def decode_manifest(
     draft.facts |= {"num_frames": frames.num_frames, "size_px": frames.size_px, "reasons": reasons}
     draft.facts |= {"decoders": dict(sorted(decoders.items()))}
     draft.facts |= _lost(frames, index)
-    draft.measured |= {"decode_s": round(seconds, 3), "workers_cpu_s": round(cpu_s, 3), "shards_made": made}
+    draft.measured |= {"decode_s": seconds, "workers_cpu_s": round(sum(spent), 3), "shards_made": shards.count(None)}
 
 
 def _recipe(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[str, Any]:
@@ -103,51 +106,36 @@ def _find(store: Store, recipe: dict[str, Any]) -> Artifact | None:
     return store.find("frame_shard", key("frame_shard", VERSIONS["frame_shard"], recipe, {}))
 
 
-def _shard(store: Store, root: Path, frames: FramesConfig, clips: list[Row]) -> tuple[Artifact, bool]:
-    """The shard of these clips, and whether it was made now."""
-    recipe = _recipe(store, frames, clips)
-    found = _find(store, recipe)
-    if found is not None:
-        return found, False
+def _write_shard(
+    store: Store, recipe: dict[str, Any], frames: FramesConfig, clips: list[Row], results: Iterator[Decoded]
+) -> Artifact:
+    """The shard of these clips; `results` gives what became of those without an error, in order."""
     name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
-    began, cpu_s = time.monotonic(), 0.0
-
-    def spent(seconds: float) -> None:
-        nonlocal cpu_s
-        cpu_s += seconds
-
     with store.write("frame_shard", name, VERSIONS["frame_shard"], recipe, {}) as draft:
-        rows = _write(draft.path, f"frame_shard/{name}", root, frames, clips, spent)
+        rows = _write(draft.path, f"frame_shard/{name}", frames, clips, results)
         failed = sum(row["error"] is not None for row in rows)
         draft.count(len(rows) - failed, failed)
         draft.facts |= _lost(frames, rows)
-        draft.measured |= {"decode_s": round(time.monotonic() - began, 3), "workers_cpu_s": round(cpu_s, 3)}
     assert draft.artifact is not None
-    return draft.artifact, True
+    return draft.artifact
 
 
-def _write(
-    folder: Path, shard: str, root: Path, frames: FramesConfig, clips: list[Row], spent: Callable[[float], None]
-) -> list[Row]:
-    """Decode these clips into frames.parquet and index.parquet of `folder`; the index rows."""
+def _write(folder: Path, shard: str, frames: FramesConfig, clips: list[Row], results: Iterator[Decoded]) -> list[Row]:
+    """Write frames.parquet and index.parquet of these clips into `folder`; the index rows."""
     rows: list[Row] = []
     group: list[Row] = []
     num = 0
     schema = schemas.FRAME_SHARD.schema()
-    options = {
-        "compression": frames.compression,
-        "write_page_checksum": True,
-        "use_dictionary": False,
-        "write_statistics": False,
-    }
-    with pq.ParquetWriter(folder / "frames.parquet", schema, **options) as writer:
-        for clip, got in zip(clips, _decoded(root, frames, clips, spent)):
+    options = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(folder / "frames.parquet", schema, compression=frames.compression, **options) as writer:
+        for clip in clips:
+            known = clip["error"] is not None
+            got = Decoded(None, error=clip["error"], detail=KNOWN) if known else next(results)
             row = dict.fromkeys(c.name for c in schemas.FRAMES.columns) | {"clip_id": clip["clip_id"]}
             row |= {"error": got.error, "detail": got.detail}
             if got.frames is not None:
                 row |= {"shard": shard, "row": num, "frame_index": got.frame_index, "pts_s": got.pts_s}
-                row |= {"num_frames": got.num_frames, "pixel_aspect": got.pixel_aspect}
-                row |= {"decoder": got.decoder}
+                row |= {"num_frames": got.num_frames, "pixel_aspect": got.pixel_aspect, "decoder": got.decoder}
                 group.append({"clip_id": clip["clip_id"], "frames": got.frames.tobytes()})
                 num += 1
             rows.append(row)
@@ -164,18 +152,12 @@ def _lost(frames: FramesConfig, rows: list[Row]) -> dict[str, float]:
     return {"lost_within_s": frames.deadline_s} if any(row["error"] in LOST for row in rows) else {}
 
 
-def _decoded(root: Path, frames: FramesConfig, clips: list[Row], spent: Callable[[float], None]) -> Iterator[Decoded]:
+def _results(root: Path, frames: FramesConfig, clips: list[Row], spent: Callable[[float], None]) -> Iterator[Decoded]:
     """What became of each clip, in order. A worker that was lost on a clip leaves it to the other decoder once."""
-    tasks = [_task(root, frames, clip) for clip in clips if clip["error"] is None]
-    workers = min(pool.num_workers(frames.workers), max(len(tasks), 1))
-    results = pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, _other, spent)
-    with contextlib.closing(results):
-        for clip in clips:
-            if clip["error"] is not None:
-                yield Decoded(None, error=clip["error"], detail="found when the data set was read")
-                continue
-            got = next(results)
-            yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
+    tasks = (_task(root, frames, clip) for clip in clips)
+    workers = max(min(pool.num_workers(frames.workers), len(clips)), 1)
+    for got in pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, _other, spent):
+        yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
 
 
 def _other(task: Task) -> Task | None:

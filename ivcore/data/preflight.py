@@ -20,6 +20,7 @@ FORMATS = (
 )
 CLEAN_FORMATS = ("mov", "matroska", "webm")
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video", "prores"})
+NARROWEST = 64  # decord copies rows of narrower pictures wrongly, or fails
 MAX_PIXELS = 8192 * 4320  # 8K; a 16000 x 16000 picture of 0.8 MB takes 2 GB to decode
 MAX_DURATION_S = 24 * 3600.0
 MAX_STREAMS = 64
@@ -132,6 +133,8 @@ def _table(container: Any, stream: Any) -> Table:
     unclean = "" if by_pts else f"format {container.format.name}"
     if facts["codec"] not in DECORD_CODECS:
         unclean = unclean or f"codec {facts['codec']}"
+    if facts["width"] < NARROWEST:
+        unclean = unclean or f"{facts['width']} pixels wide"
     if facts["duration_s"] is None:
         unclean = unclean or "no duration"
     times: list[int] = []

@@ -29,8 +29,9 @@ def write(
     rate: int = 12,
     rotation: int = 0,
     aspect: Fraction | None = None,
+    first: int = 0,
 ) -> Path:
-    """A video of `num` pictures; picture n is shown at stamps(n) / rate seconds."""
+    """A video of the pictures from number `first` on; the n-th is shown at stamps(n) / rate seconds."""
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = size
@@ -41,7 +42,7 @@ def write(
         if rotation:
             stream.set_display_rotation(rotation)
         for n in range(num):
-            frame = av.VideoFrame.from_ndarray(picture(n, *size), format="rgb24").reformat(format=pix_fmt)
+            frame = av.VideoFrame.from_ndarray(picture(first + n, *size), format="rgb24").reformat(format=pix_fmt)
             frame.pts, frame.time_base = stamps(n), Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
