@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ivcore.metrics.choice import LANGUAGES, NAMES
+from ivcore.metrics.choice import LANGUAGES, NAMES, untrained
 from ivcore.metrics.verdict import pooled
 
 Row = dict[str, Any]
@@ -43,11 +43,7 @@ def places(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 def glance(found: Mapping[str, Any]) -> list[Row]:
     """An arm each: its heads with what a text query and the index cost, and by place R@1 both ways of every head."""
     best = {(a["arm"], a["language"], a["text_class"]): a["variant"] for a in found["advice"]}
-    untrained = {
-        (r["arm"], r["model"], r["language"], r["text_class"])
-        for r in found["rows"]
-        if r["language_trained"] is False or r["text_class_trained"] is False
-    }
+    never = untrained(found["rows"])
     out = []
     for arm in found["protocol"]["arms"]:
         mine = [s for s in found["spread"] if s["arm"] == arm]
@@ -64,8 +60,8 @@ def glance(found: Mapping[str, Any]) -> list[Row]:
                     "cells": [
                         {
                             **{d: r1.get((model, head, *where, d)) for d in ("t2v", "v2t")},
-                            "best": best.get((arm, *where)) == f"{model}/{head}",
-                            "untrained": (arm, model, *where) in untrained,
+                            "best": best.get((arm, *where)) == f"{model}/{head}" and (arm, model, *where) not in never,
+                            "untrained": (arm, model, *where) in never,
                         }
                         for where in places(found)
                     ],

@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 3,
     "clip": 2,
     "scores": 1,
-    "report": 3,
+    "report": 4,
 }
 
 

@@ -70,8 +70,15 @@ def signed(p: Row, ahead: str) -> tuple[float, tuple[float, float]]:
     return delta, (low, high)
 
 
-def headline(rows: list[Row], spread: list[Row], pooled: list[Row], arm: str) -> list[str]:
-    """Sentences on what to take in an arm, the first one the verdict."""
+def untrained(rows: list[Row]) -> set[tuple[str, str, str, str]]:
+    """(arm, model, language, caption length) that a model was scored on and never trained on."""
+    never = [r for r in rows if r["language_trained"] is False or r["text_class_trained"] is False]
+    return {(r["arm"], r["model"], r["language"], r["text_class"]) for r in never}
+
+
+def headline(verdict: dict[str, Any], pooled: list[Row], arm: str) -> list[str]:
+    """Sentences on what to take in an arm, the first one the verdict; silent on what the model never trained on."""
+    rows, spread, never = verdict["advice"], verdict["spread"], untrained(verdict["rows"])
     mine = [r for r in rows if r["arm"] == arm]
     scored = {f"{s['model']}/{s['head']}" for s in spread if s["arm"] == arm} & set(VARIANTS)
     if len(scored) < 2:
@@ -95,7 +102,7 @@ def headline(rows: list[Row], spread: list[Row], pooled: list[Row], arm: str) ->
         where = kind(r["language"], r["text_class"])
         if r in rest:
             out.append(f"Not for {where}: there take {NAMES[r['variant']]}, {r['because']}.")
-        elif alone and r not in alone:
+        elif alone and r not in alone and (arm, take.partition("/")[0], r["language"], r["text_class"]) not in never:
             pairs = [p for p in pooled if p["arm"] == p["arm_b"] == arm]
             pairs = [p for p in pairs if (p["language"], p["text_class"]) == (r["language"], r["text_class"])]
             even = [_against(pairs, take, other) for other in r["unbeaten"] if other != take]

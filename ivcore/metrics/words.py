@@ -23,10 +23,7 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
     arms = list(dict.fromkeys(s["arm"] for s in spread))
     place = kind(language, text_class)
     sections = {
-        "What to take": [
-            _of(a, arms) + t for a in arms for t in headline(verdict["advice"], verdict["spread"], every, a)
-        ]
-        + _untrained(verdict),
+        "What to take": [_of(a, arms) + t for a in arms for t in headline(verdict, every, a)] + _untrained(verdict),
         f"R@1, {place}": [t for arm in arms for t in _recall(here, spread, arm, arms)],
         f"What matching adds, {place}": [t for arm in arms for t in _gains(here, arm, arms)]
         + _controls(here, spread, arms)

@@ -267,12 +267,40 @@ def test_take_is_said_only_of_what_is_shown():
     (found,) = choice.choices(spread, sure)
     assert found["variant"] == "s2/match" and found["unbeaten"] == ["s2/match"]
     assert found["because"] == "ahead of clip (text to video +10.0 [4.0, 16.0])"
-    assert choice.headline([found], spread, sure, "main")[0].startswith("Take s2 with matching. In 1 of 1")
+    whole = {"advice": [found], "spread": spread, "rows": []}
+    assert choice.headline(whole, sure, "main")[0].startswith("Take s2 with matching. In 1 of 1")
     unsure = [pair("s2/match", "clip/sim", 10.0, -4.0, 24.0)]
-    told = choice.headline(choice.choices(spread, unsure), spread, unsure, "main")
+    told = choice.headline({**whole, "advice": choice.choices(spread, unsure)}, unsure, "main")
     assert told[0].startswith("Not decided.") and len(told) == 1
     lost = [pair("clip/sim", "s2/match", 10.0, 4.0, 16.0)]
     assert choice.signed(lost[0], "s2/match") == (-10.0, (-16.0, -4.0))
+
+
+def test_the_verdict_is_silent_on_what_a_model_never_read():
+    def kind(language):
+        place = {"arm": "main", "language": language, "text_class": "short", "direction": "t2v"}
+        delta, low = (10.0, 4.0) if language == "en" else (0.0, -3.0)
+        pair = {"arm_b": "main", "a": "s2/sim", "b": "s2/match", "delta_r1": delta, "ci95": [low, 16.0]}
+        row = {
+            "model": "s2",
+            "head": "sim",
+            "r1": 50.0,
+            "text_class_trained": True,
+            "language_trained": language == "en",
+        }
+        other = {**row, "head": "match", "r1": 40.0}
+        return [{**place, **row}, {**place, **other}], {**place, **pair, "is_clear": low > 0}
+
+    spread, pairs = [], []
+    for language in ("en", "zh"):
+        rows, pair = kind(language)
+        spread, pairs = spread + rows, [*pairs, pair]
+    verdict = {"advice": choice.choices(spread, pairs), "spread": spread, "rows": spread}
+    assert len(choice.headline(verdict, pairs, "main")) == 1
+    trained = [{**r, "language_trained": True} for r in spread]
+    assert choice.headline({**verdict, "rows": trained}, pairs, "main")[1].startswith(
+        "Chinese, short captions: no diff"
+    )
 
 
 def test_frozen_curves_and_examples(made):
