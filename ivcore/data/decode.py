@@ -26,7 +26,7 @@ from ivcore.errors import WorkError
 from ivcore.steps import VERSIONS, with_deadline
 from ivcore.store import Artifact, Draft, Store, key
 
-GROUP = 64  # clips in a row group: bounds what waits in memory while a shard is written
+GROUP_CLIPS, GROUP_BYTES = 64, 16 << 20  # of a row group: bounds what waits in memory while a shard is written
 KNOWN = "found when the data set was read"
 LOST = ("timeout", "crashed", "out_of_memory")  # with more time, or another day, these may come
 OTHER = {"auto": "pyav", "pyav": "sequential"}  # what to try once when a worker was lost
@@ -139,7 +139,7 @@ def _write(folder: Path, shard: str, frames: FramesConfig, clips: list[Row], res
                 group.append({"clip_id": clip["clip_id"], "frames": got.frames.tobytes()})
                 num += 1
             rows.append(row)
-            if len(group) == GROUP:
+            if len(group) == GROUP_CLIPS or sum(len(g["frames"]) for g in group) >= GROUP_BYTES:
                 writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
                 group = []
         writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))

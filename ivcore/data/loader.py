@@ -4,6 +4,7 @@ B clips, T frames, H by W pixels, C colours or channels, L tokens of a clip.
 """
 
 import collections
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class Frames:
         self.clip_ids: list[str] = [r["clip_id"] for r in rows]
         self._spots = [(r["shard"], r["row"]) for r in rows]
         self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
-        self._shards: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
+        self._shards: collections.OrderedDict[str, list[np.ndarray]] = collections.OrderedDict()
 
     def rows_of(self, clip_ids: Sequence[str]) -> list[int]:
         """Row numbers of clips; WorkError naming the first that was not decoded."""
@@ -55,15 +56,16 @@ class Frames:
             out[n] = self._shard(shard)[spot]
         return torch.from_numpy(out)  # [B, T, H, W, C]
 
-    def _shard(self, id: str) -> np.ndarray:
-        """A shard as uint8 [clips, T, H, W, C]; the least used one makes room."""
+    def _shard(self, id: str) -> list[np.ndarray]:
+        """The clips of a shard, uint8 [T, H, W, C] each; the least used shard makes room."""
         if id in self._shards:
             self._shards.move_to_end(id)
             return self._shards[id]
         table = schemas.read(self.store.get(id).path / "frames.parquet", schemas.FRAME_SHARD, ["frames"])
-        clips = [np.frombuffer(v.as_buffer(), np.uint8) for chunk in table.column("frames").chunks for v in chunk]
-        shard = np.stack(clips).reshape(len(clips), *self.shape)
-        while self._shards and sum(s.nbytes for s in self._shards.values()) + shard.nbytes > CACHE_BYTES:
+        clips = (np.frombuffer(v.as_buffer(), np.uint8) for chunk in table.column("frames").chunks for v in chunk)
+        shard = [clip.reshape(self.shape) for clip in clips]  # views: a batch is filled by the only copy
+        room = CACHE_BYTES - len(shard) * math.prod(self.shape)
+        while self._shards and sum(map(len, self._shards.values())) * math.prod(self.shape) > room:
             self._shards.popitem(last=False)
         self._shards[id] = shard
         return shard

@@ -6,8 +6,6 @@ H by W in the file, S by S out.
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 AT_ONCE = 1 << 20  # pixels; larger pictures one by one, since in float32 they take 12 bytes a pixel
 
@@ -31,6 +29,9 @@ def _resize(frames: np.ndarray, size: int, antialias: bool, crop: bool) -> np.nd
         frames = frames[:, top : top + edge, left : left + edge]
     if frames.shape[1:3] == (size, size):
         return np.ascontiguousarray(frames)
+    import torch  # here, so that who only hands out work does without: 200 MB and a second and a half
+
     x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # [T, 3, H, W]
-    x = F.interpolate(x.contiguous(), size=(size, size), mode="bicubic", align_corners=False, antialias=antialias)
+    scaled = torch.nn.functional.interpolate
+    x = scaled(x.contiguous(), size=(size, size), mode="bicubic", align_corners=False, antialias=antialias)
     return x.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()  # [T, S, S, 3]
