@@ -7,7 +7,7 @@ decode_pyav_SIZE      decoder pyav against the best of decord, a PyAV seek a fra
 decode_floor_SIZE     decoder pyav against decoding only what the wanted frames refer to, without a conversion
 decode_pool_SIZE      the step with its pool against the same step in this process
 decode_two_workers    seconds of two workers against two independent processes, interleaved
-decode_rows_*         a long manifest: highest resident MB of the parent (also at 224 pixels), its CPU as share of the time
+decode_rows_*         a long manifest: highest resident MB of the parent (also at 224 pixels), its CPU in the time
 decode_opens_*        resident MB of parent and worker early and late in a long row of opens
 """
 
@@ -281,7 +281,7 @@ def _two_workers(folder: Path, repeats: int = 3) -> dict:
 
 
 MANIFEST = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from ivcore import steps
 from ivcore.config import DataConfig, FramesConfig
@@ -294,8 +294,9 @@ if __name__ == "__main__":
     began, cpu = time.perf_counter(), time.process_time()
     frames = steps.run(steps.decode(store, data, FramesConfig(size_px=int(sys.argv[2])), manifest), store)
     taken = frames.record()["measured"]
+    peak_kb = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     print(json.dumps({"rows": frames.rows, "wall_s": time.perf_counter() - began, "parent_s": time.process_time() - cpu,
-        "workers_s": taken["workers_cpu_s"], "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        "workers_s": taken["workers_cpu_s"], "peak_mb": peak_kb / 1024}))
 """
 
 

@@ -73,7 +73,7 @@ def decode_manifest(
             num_failed += sum(row["error"] is not None for row in rows)
             bar.update(len(part))
             bar.set_postfix(failed=num_failed)
-            rate = done / (time.monotonic() - began)
+            rate = done / max(time.monotonic() - began, 1e-9)
             log({"clips": len(index), "clips_failed": num_failed, "clips_per_s": rate}, len(index))
     seconds = round(time.monotonic() - began, 3)
     failed = [row for row in index if row["error"] is not None]

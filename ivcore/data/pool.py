@@ -22,10 +22,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from ivcore.errors import WorkError
 
-PRELOAD = [
-    "ivcore.data.decode_file",
-    "torch",
-]  # imported once in the fork server, so that a new worker costs milliseconds
+PRELOAD = ["ivcore.data.decode_file", "torch"]  # imported once, in the fork server: a new worker costs milliseconds
 AHEAD = 16  # tasks a worker that are handed out before the oldest is back: bounds what waits in memory
 MEMORY_BYTES = 4 << 30  # a worker may map this much more than it began with; 8 frames of 8K need 2 GB
 RECYCLE_BYTES = 1 << 30  # a worker that keeps more than this resident makes room for a new one
