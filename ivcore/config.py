@@ -108,6 +108,7 @@ class FramesConfig(Branch):
         description="auto: decord for files with a clean packet table, PyAV for all others and after decord fails.",
     )
     shard_clips: int = Field(512, ge=1, description="Clips in one frame shard (one Parquet file).")
+    cache: bool = Field(True, description="Keep frames in shards; false: check now, decode again for every batch.")
     compression: Literal["zstd", "lz4", "none"] = Field("zstd", description="Compression of the frame shards.")
     disk_gb: float | None = _speed_only(
         None, "Most that new frames may take, GB before compression; empty: what is free.", gt=0

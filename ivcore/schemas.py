@@ -88,7 +88,7 @@ FRAMES = Table(
     "One row a clip of the manifest, decoded or not.",
     (
         Column("clip_id", pa.string(), "the clip"),
-        Column("shard", pa.string(), "artifact (KIND/KEY) of the shard; null when not decoded", True),
+        Column("shard", pa.string(), "artifact (KIND/KEY) of the shard; null when not decoded, or not kept", True),
         Column("row", pa.int32(), "row in the shard", True),
         Column("frame_index", pa.list_(pa.int32()), "frame numbers taken", True),
         Column("pts_s", pa.list_(pa.float64()), "their presentation times, seconds", True),

@@ -56,7 +56,8 @@ def decode_manifest(
     recipes = [_recipe(store, frames, part) for part in parts]
     shards = [_find(store, recipe) for recipe in recipes]
     new = [clip for part, shard in zip(parts, shards) if shard is None for clip in part if clip["error"] is None]
-    plan.check("new frames", len(new), plan.frames_gb(len(new), frames), store.home, frames.disk_gb)
+    wanted_gb = plan.frames_gb(len(new), frames) if frames.cache else 0.0
+    plan.check("new frames", len(new), wanted_gb, store.home, frames.disk_gb)
     index: list[Row] = []
     spent: list[float] = []  # CPU seconds of the workers, a clip each
     began, num_failed, done = time.monotonic(), 0, 0
@@ -91,7 +92,8 @@ def decode_manifest(
     decoders = collections.Counter(row["decoder"] for row in index if row["decoder"])
     draft.facts |= {"num_frames": frames.num_frames, "size_px": frames.size_px, "reasons": reasons}
     draft.facts |= {"decoders": dict(sorted(decoders.items()))}
-    draft.facts |= _lost(frames, index)
+    draft.facts |= _lost(frames, index) | ({} if frames.cache else {"streamed": True})
+    draft.measured |= {} if frames.cache else {"root": str(root)}  # differs between machines, as times do
     draft.measured |= {"decode_s": seconds, "workers_cpu_s": round(sum(spent), 3), "shards_made": shards.count(None)}
 
 
@@ -127,22 +129,28 @@ def _write(folder: Path, shard: str, frames: FramesConfig, clips: list[Row], res
     num = 0
     schema = schemas.FRAME_SHARD.schema()
     options = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
-    with pq.ParquetWriter(folder / "frames.parquet", schema, compression=frames.compression, **options) as writer:
+    with contextlib.ExitStack() as stack:
+        if frames.cache:
+            file = folder / "frames.parquet"
+            writer = stack.enter_context(pq.ParquetWriter(file, schema, compression=frames.compression, **options))
         for clip in clips:
             known = clip["error"] is not None
             got = Decoded(None, error=clip["error"], detail=KNOWN) if known else next(results)
             row = dict.fromkeys(c.name for c in schemas.FRAMES.columns) | {"clip_id": clip["clip_id"]}
             row |= {"error": got.error, "detail": got.detail}
             if got.frames is not None:
-                row |= {"shard": shard, "row": num, "frame_index": got.frame_index, "pts_s": got.pts_s}
-                row |= {"num_frames": got.num_frames, "pixel_aspect": got.pixel_aspect, "decoder": got.decoder}
+                row |= {"frame_index": got.frame_index, "pts_s": got.pts_s, "num_frames": got.num_frames}
+                row |= {"pixel_aspect": got.pixel_aspect, "decoder": got.decoder}
+            if got.frames is not None and frames.cache:
+                row |= {"shard": shard, "row": num}
                 group.append({"clip_id": clip["clip_id"], "frames": got.frames.tobytes()})
                 num += 1
             rows.append(row)
             if len(group) == GROUP_CLIPS or sum(len(g["frames"]) for g in group) >= GROUP_BYTES:
                 writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
                 group = []
-        writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
+        if frames.cache:
+            writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
     schemas.write(folder / "index.parquet", rows, schemas.FRAMES)
     return rows
 
@@ -154,18 +162,19 @@ def _lost(frames: FramesConfig, rows: list[Row]) -> dict[str, float]:
 
 def _results(root: Path, frames: FramesConfig, clips: list[Row], spent: Callable[[float], None]) -> Iterator[Decoded]:
     """What became of each clip, in order. A worker that was lost on a clip leaves it to the other decoder once."""
-    tasks = (_task(root, frames, clip) for clip in clips)
+    tasks = (task_of(root, frames, clip) for clip in clips)
     workers = max(min(pool.num_workers(frames.workers), len(clips)), 1)
-    for got in pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, _other, spent):
+    for got in pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, other_decoder, spent):
         yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
 
 
-def _other(task: Task) -> Task | None:
+def other_decoder(task: Task) -> Task | None:
     """The same clip for the other decoder; None where there is none."""
     return dataclasses.replace(task, decoder=OTHER[task.decoder]) if task.decoder in OTHER else None
 
 
-def _task(root: Path, frames: FramesConfig, clip: Row) -> Task:
+def task_of(root: Path, frames: FramesConfig, clip: Row) -> Task:
+    """The task that decodes this row of the manifest."""
     pixels = (clip["duration_s"] or 0) * (clip["fps"] or 25) * (clip["width"] or 0) * (clip["height"] or 0)
     return Task(
         path=root / clip["path"],

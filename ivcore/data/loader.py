@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ivcore import schemas
+from ivcore.data.stream import Stream
 from ivcore.errors import WorkError
 from ivcore.store import Artifact, Store
 
@@ -40,6 +41,7 @@ class Frames:
         self.store = store
         self.shape = (facts["num_frames"], facts["size_px"], facts["size_px"], 3)  # T, H, W, C
         self.clip_ids: list[str] = [r["clip_id"] for r in rows]
+        self._stream = Stream(store, artifact, rows) if facts.get("streamed") else None
         self._spots = [(r["shard"], r["row"]) for r in rows]
         self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
         self._shards: collections.OrderedDict[str, list[np.ndarray]] = collections.OrderedDict()
@@ -51,6 +53,10 @@ class Frames:
     def batch(self, rows: Sequence[int]) -> Tensor:
         """uint8 [B, T, H, W, C] of these rows."""
         out = np.empty((len(rows), *self.shape), np.uint8)
+        if self._stream is not None:
+            for n, frames in enumerate(self._stream.frames(rows)):
+                out[n] = frames
+            return torch.from_numpy(out)  # [B, T, H, W, C]
         for n, row in enumerate(rows):
             shard, spot = self._spots[row]
             out[n] = self._shard(shard)[spot]

@@ -304,6 +304,25 @@ def test_what_does_not_fit_is_refused_before_it_begins(made: tuple, tmp_path: Pa
     assert plan.features_gb(frames, encoder, "float16") is None
 
 
+def test_frames_that_are_not_kept_are_decoded_for_each_batch(made: tuple) -> None:
+    store, data, manifest, kept = made
+    config = FramesConfig(shard_clips=10, cache=False, disk_gb=1e-9)
+    artifact = steps.run(steps.decode(store, data, config, manifest), store)
+    assert artifact.key != kept.key and artifact.rows == 24
+    assert all(row["shard"] is None and row["error"] is None for row in index(artifact).values())
+    frames = Frames(store, artifact)
+    rows = frames.rows_of(["val-00001", "train-00002", "val-00001"])
+    assert torch.equal(frames.batch(rows), Frames(store, kept).batch(rows))
+    gone = steps.module("ivcore.data.datasets", "synthetic").root(store, data) / "train/000/train-00002.mp4"
+    assert gone.is_file()
+    gone.rename(gone.with_suffix(".away"))
+    try:
+        with pytest.raises(WorkError, match=r"train-00002.mp4 could be decoded before and cannot be now: missing"):
+            frames.batch(rows)
+    finally:
+        gone.with_suffix(".away").rename(gone)
+
+
 def test_a_hung_task_costs_only_itself() -> None:
     began = time.monotonic()
     got = list(pool.run(time.sleep, [0.0, 60.0, 0.0, 0.0], workers=1, deadline_s=0.5))
