@@ -1,8 +1,9 @@
 """The loop: one phase of s2 or clip, from the checkpoint before to the next."""
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -148,7 +149,8 @@ class _Run:
         figures: dict[str, float] = {}  # a loss that is not taken at every step keeps its last value
         start = time.monotonic()
         bar = tqdm(batches, total=self.phase.steps, desc=f"fit {self.phase.name}", unit="step", disable=None)
-        with torch.random.fork_rng(devices=[]):  # stochastic depth and dropout draw from the global generator
+        # Stochastic depth and dropout draw from the global generator.
+        with _same_bytes(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.draw.initial_seed())
             for step, batch in enumerate(bar):
                 figures.update(self._step(step, batch))
@@ -208,6 +210,19 @@ class _Run:
         total = torch.stack([getattr(self.phase, name) * loss for name, loss in losses.items()]).sum()
         total.backward()
         return {"loss": total.item(), **{f"loss/{name}": loss.item() for name, loss in losses.items()}}
+
+
+@contextlib.contextmanager
+def _same_bytes() -> Iterator[None]:
+    """Sums in one order: with several threads a gathered tensor's gradient is otherwise added up in any."""
+    before, fill = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)  # where CUDA has no such form it says so and goes on
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 @torch.no_grad()

@@ -66,6 +66,20 @@ def test_same_seed_same_bytes(chain, tmp_path):
     assert files(again.last) == files(chain.last)
 
 
+def test_gathered_gradients_are_the_same_bytes_on_two_threads():
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(64, 3, 65, 32, generator=draw).requires_grad_(True)  # keys of 64 videos, read by 192 pairs
+    index, weight = torch.randint(0, 64, (192,), generator=draw), torch.randn(192, 3, 65, 32, generator=draw)
+    torch.set_num_threads(2)
+    try:
+        with loop._same_bytes():
+            found = [torch.autograd.grad((rows[index] * weight).sum(), rows)[0] for _ in range(12)]
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(found[0], other) for other in found)  # without it most of them differ
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_curves_hold_every_loss_and_contrast_falls(chain):
     rows = list(schemas.rows(chain.first.path / "curves.parquet", schemas.CURVES))
     assert {"loss/vtc", "loss/vtm", "loss/mlm", "lr", "temp", "grad_norm"} <= {r["name"] for r in rows}
