@@ -80,6 +80,19 @@ def test_gathered_gradients_are_the_same_bytes_on_two_threads():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_every_step_sums_in_one_order(chain, monkeypatch):
+    asked, losses = [], loop.s2_losses
+
+    def watched(*args):
+        asked.append(torch.are_deterministic_algorithms_enabled())
+        return losses(*args)
+
+    monkeypatch.setattr(loop, "s2_losses", watched)
+    phase = chain.config.train.s2.phases[0].model_copy(update={"name": "watched", "steps": 2})
+    chain.run(chain.s2(phase, chain.frames, None))
+    assert asked == [True, True]
+
+
 def test_curves_hold_every_loss_and_contrast_falls(chain):
     rows = list(schemas.rows(chain.first.path / "curves.parquet", schemas.CURVES))
     assert {"loss/vtc", "loss/vtm", "loss/mlm", "lr", "temp", "grad_norm"} <= {r["name"] for r in rows}
