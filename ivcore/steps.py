@@ -30,8 +30,8 @@ VERSIONS = {
     "frame_shard": 2,
     "frames": 2,
     "features": 1,
-    "s2": 4,
-    "clip": 3,
+    "s2": 5,
+    "clip": 4,
     "scores": 1,
     "report": 4,
 }

@@ -1,8 +1,10 @@
-"""Which clips meet in a batch, and which caption of each is read; every draw from one seeded generator.
+"""Which clips meet in a batch, and which caption of each is read: a pure function of the seed and the phase.
 
-What the losses see as negatives is decided here, and it decides what matching later adds over contrast.
+What the losses see as negatives is decided here, and it decides what matching later adds over contrast. No data is
+read, so a run that goes on from step N draws the N before it anew, and the number of processes plays no part.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,8 @@ from ivcore.errors import UserError
 GROUP = 8  # clips of a neighbour group: an anchor and 7 that the model confuses with it
 NEAREST = 24  # the 7 are drawn from this many nearest
 
+Kind = tuple[str, str]  # language and text class
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -27,14 +31,32 @@ class Batch:
     kind: str  # language and text class, e.g. en/short
 
 
+class Deck:
+    """Numbers dealt in a random order, shuffled anew when too few are left."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.numbers, self._left = numbers, numbers[:0]
+
+    def deal(self, count: int, draw: np.random.Generator) -> np.ndarray:
+        """The next `count` numbers, none twice."""
+        if len(self._left) < count:
+            self._left = draw.permutation(self.numbers)
+        out, self._left = self._left[:count], self._left[count:]
+        return out
+
+
 class Batches:
-    """The batches of a phase, in order; the same seed gives the same ones."""
+    """The batches of a phase, in order; the same seed gives the same ones.
+
+    A clip with several captions shows them in turn, one each time it comes by, from a first one that hangs on the seed
+    and the clip: after as many epochs as it has captions, each was read once.
+    """
 
     def __init__(self, captions: Captions, clip_ids: Sequence[str], phase: Phase, batch_size: int, seed: int) -> None:
         """`clip_ids` are the rows of the input artifact; only those of the training split are used."""
         self.phase, self.seed = phase, seed
         row_of = {clip: row for row, clip in enumerate(clip_ids)}
-        self.texts: dict[tuple[str, str], dict[int, list[str]]] = {}
+        self.texts: dict[Kind, dict[int, list[str]]] = {}  # in the order in which a clip shows them
         for language in phase.languages:
             for text_class in ("short", "long"):
                 of_clip: dict[int, list[str]] = {}
@@ -42,62 +64,78 @@ class Batches:
                     if clip in row_of:
                         of_clip.setdefault(row_of[clip], []).append(text)
                 if len(of_clip) > 1:
-                    self.texts[language, text_class] = of_clip
+                    self.texts[language, text_class] = {
+                        row: _from(texts, f"{seed} {phase.name} {clip_ids[row]}") for row, texts in of_clip.items()
+                    }
         if not self.texts:
             raise UserError(f"phase {phase.name}: no two training clips have captions in {', '.join(phase.languages)}")
         number: dict[str, int] = {}
-        self.family = [number.setdefault(captions.family(clip), len(number)) for clip in clip_ids]
+        self.family = np.array([number.setdefault(captions.family(clip), len(number)) for clip in clip_ids])
         self.batch_size = min(batch_size, min(len(t) for t in self.texts.values()))
         self.neighbours: dict[int, np.ndarray] | None = None  # set before batches of neighbours are asked for
 
     def __iter__(self) -> Iterator[Batch]:
         """One batch a step, `phase.steps` in all."""
         draw = np.random.default_rng([self.seed, sum(self.phase.name.encode())])
-        pools = {kind: np.array(sorted(of_clip)) for kind, of_clip in self.texts.items()}
-        queues: dict[tuple[str, str], np.ndarray] = {}
+        single = {kind: Deck(np.array(sorted(of_clip))) for kind, of_clip in self.texts.items()}
+        groups = {kind: self._families(kind) if self.phase.batches == "families" else [] for kind in self.texts}
+        anchors = {k: Deck(np.arange(len(groups[k]))) if groups[k] else Deck(single[k].numbers) for k in self.texts}
+        met = {kind: np.zeros(len(self.family), dtype=np.int64) for kind in self.texts}  # times each row came by
         for _ in range(self.phase.steps):
             kind = self._kind(draw)
             grouped = self.phase.batches != "random" and draw.random() < self.phase.group_share
-            if not grouped:  # without replacement until the pool is used up
-                queue = queues.get(kind, np.array([], dtype=int))
-                if len(queue) < self.batch_size:
-                    queue = draw.permutation(pools[kind])
-                rows, queues[kind] = queue[: self.batch_size], queue[self.batch_size :]
+            if not grouped:
+                rows = single[kind].deal(self.batch_size, draw)
             elif self.phase.batches == "families":
-                rows = self._families(pools[kind], draw)
+                rows = self._whole(groups[kind], anchors[kind], draw)
             else:
-                rows = self._neighbours(pools[kind], draw)
+                rows = self._confused(anchors[kind], draw)
             texts = self.texts[kind]
-            captions = [texts[r][draw.integers(len(texts[r]))] for r in rows]
-            families = torch.tensor([self.family[r] for r in rows])
-            yield Batch([int(r) for r in rows], captions, families, "/".join(kind))
+            captions = [
+                texts[row][turn % len(texts[row])] for row, turn in zip(rows.tolist(), met[kind][rows].tolist())
+            ]
+            met[kind][rows] += 1
+            yield Batch(rows.tolist(), captions, torch.from_numpy(self.family[rows]), "/".join(kind))
 
-    def _kind(self, draw: np.random.Generator) -> tuple[str, str]:
+    def _kind(self, draw: np.random.Generator) -> Kind:
         wanted = "long" if draw.random() < self.phase.long_share else "short"
         kinds = [k for k in self.texts if k[1] == wanted] or list(self.texts)
         return kinds[draw.integers(len(kinds))]
 
-    def _families(self, pool: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Whole families until the batch is full; the last one may be cut."""
+    def _families(self, kind: Kind) -> list[list[int]]:
+        """Rows by family: those with more than one clip, or all where there is none."""
         members: dict[int, list[int]] = {}
-        for row in pool:
-            members.setdefault(self.family[row], []).append(int(row))
-        several = [m for m in members.values() if len(m) > 1] or list(members.values())
-        rows = [r for i in draw.permutation(len(several))[: self.batch_size] for r in several[i]]
-        return np.array(rows[: self.batch_size])
+        for row in sorted(self.texts[kind]):
+            members.setdefault(int(self.family[row]), []).append(row)
+        return [m for m in members.values() if len(m) > 1] or list(members.values())
 
-    def _neighbours(self, pool: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    def _whole(self, groups: list[list[int]], deck: Deck, draw: np.random.Generator) -> np.ndarray:
+        """Whole families until the batch is full; the last one may be cut."""
+        rows: dict[int, None] = {}
+        for _ in range(2 * len(groups)):  # once through may begin in the middle of a shuffle
+            if len(rows) >= self.batch_size:
+                break
+            rows.update(dict.fromkeys(groups[int(deck.deal(1, draw)[0])]))
+        return np.array(list(rows)[: self.batch_size])
+
+    def _confused(self, deck: Deck, draw: np.random.Generator) -> np.ndarray:
         """Groups of an anchor and 7 of its nearest, none twice in a batch."""
         assert self.neighbours is not None
         rows: dict[int, None] = {}
-        for anchor in draw.permutation(pool):
-            if int(anchor) in rows:
-                continue
-            near = [int(r) for r in draw.permutation(self.neighbours[int(anchor)]) if int(r) not in rows]
-            rows.update(dict.fromkeys([int(anchor), *near[: GROUP - 1]]))
+        for _ in range(2 * len(deck.numbers)):
             if len(rows) >= self.batch_size:
                 break
+            anchor = int(deck.deal(1, draw)[0])
+            if anchor not in rows:
+                near = [int(r) for r in draw.permutation(self.neighbours[anchor]) if int(r) not in rows]
+                rows.update(dict.fromkeys([anchor, *near[: GROUP - 1]]))
         return np.array(list(rows)[: self.batch_size])
+
+
+def _from(texts: list[str], name: str) -> list[str]:
+    """The texts in their order, but begun at one that hangs on `name`."""
+    first = zlib.crc32(name.encode()) % len(texts)
+    return texts[first:] + texts[:first]
 
 
 def nearest(video: torch.Tensor, text: torch.Tensor, rows: Sequence[int]) -> dict[int, np.ndarray]:

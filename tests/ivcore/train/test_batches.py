@@ -1,5 +1,9 @@
 """Batches: the same seed gives the same ones, families stay whole, neighbours are those of the model."""
 
+import itertools
+
+import numpy as np
+import pytest
 import torch
 
 from ivcore.config import Phase
@@ -38,6 +42,56 @@ def test_random_batches_use_every_training_clip_before_any_twice():
 
 def test_captions_belong_to_their_rows():
     assert all(c == f"caption {r}" for b in made() for r, c in zip(b.rows, b.captions, strict=True))
+
+
+class SeveralCaptions(MadeUpCaptions):
+    """Clip i has 1 + i % 3 captions."""
+
+    def texts(self, language, text_class, split):
+        if (language, text_class, split) != ("en", "short", "train"):
+            return []
+        return [(f"t{i}-{n}", f"c{i:02}", f"caption {i} {n}") for i in range(36) for n in range(1 + i % 3)]
+
+
+def shown(batch_size, seed=0, name="p", **fields):
+    """The captions of each row in the order in which it showed them."""
+    phase = Phase(name=name, steps=36 * 6 // batch_size, **fields)
+    out = {}
+    for batch in Batches(SeveralCaptions(), CLIPS, phase, batch_size, seed):
+        for row, caption in zip(batch.rows, batch.captions, strict=True):
+            out.setdefault(row, []).append(caption)
+    return out
+
+
+def test_over_the_epochs_a_clip_shows_all_its_captions():
+    for row, captions in shown(12).items():
+        num = 1 + row % 3
+        assert len(captions) == 6  # epochs
+        assert all(set(captions[n : n + num]) == {f"caption {row} {i}" for i in range(num)} for n in range(7 - num))
+
+
+def test_the_caption_hangs_on_seed_clip_and_epoch_alone():
+    assert shown(12) == shown(4) == shown(36)  # other batches, the same clips in the same epochs
+    grouped = shown(12, batches="families", group_share=0.5)
+    assert all(captions[0] == shown(12)[row][0] for row, captions in grouped.items())
+    first = {row: captions[0] for row, captions in shown(12).items()}
+    assert first != {row: captions[0] for row, captions in shown(12, seed=1).items()}
+    assert first != {row: captions[0] for row, captions in shown(12, name="q").items()}
+    assert len({captions[0][-1] for row, captions in shown(12).items() if row % 3 == 2}) > 1  # not all at the same
+
+
+@pytest.mark.parametrize("kind", ["random", "families", "neighbours"])
+def test_a_later_batch_can_be_drawn_again_by_skipping(kind):
+    batches = made(batches=kind, group_share=0.7)
+    batches.neighbours = {row: np.arange(row - 20, row - 1) % 36 for row in range(36)}
+    whole = [(b.rows, b.captions) for b in batches]
+    again = [(b.rows, b.captions) for b in itertools.islice(batches, 5, None)]
+    assert len(whole) == 9 and again == whole[5:]
+
+
+def test_families_come_by_in_turn():
+    met = [f for b in itertools.islice(made(batches="families"), 4) for f in set(b.families.tolist())]
+    assert len(set(met)) == len(met) == 8  # 2 a batch, of 9
 
 
 def test_families_come_whole():
