@@ -72,6 +72,9 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "dsl (dual softmax) uses all test queries at once, which a server answering one query cannot.",
         "Intervals: bootstrap of whole families of clips (a scene and its swaps), 95 %. "
         "They hold for these trained weights and other test clips, one comparison at a time.",
+        "Smallest difference that would be seen four times in five: 2.80 standard errors of the difference.",
+        "r1_adjusted counts near-duplicates as right: captions with the same words in the same order but for case, "
+        "punctuation, articles and forms of to be; swapped words stay wrong.",
         "A text query is timed from the string on; a video query from its stored tokens, the trunk not included.",
         "train_cpu_s and train_gflop count every phase behind a model (clip: s2's too); train_own_* its own stage.",
         f"Left out because their video could not be read: {clips} clips, {texts} captions."

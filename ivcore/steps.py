@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 5,
     "clip": 4,
     "scores": 1,
-    "report": 4,
+    "report": 5,
 }
 
 

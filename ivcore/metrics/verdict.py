@@ -3,10 +3,12 @@
 Shapes: Q queries of one head, language, class and direction.
 """
 
+import functools
 import itertools
+import operator
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import pyarrow.compute as pc
 from ivcore import schemas
 from ivcore.config import EvalConfig
 from ivcore.metrics import stats
+from ivcore.metrics.ambiguity import Said, adjusted, said
 from ivcore.metrics.lineage import Scored, condition
 from ivcore.metrics.retrieval import compute
 
@@ -22,10 +25,17 @@ Place = tuple[str, str, str]  # language, text class, direction
 Head = tuple[str, str]  # model, head
 HEADS = ("sim", "dsl", "match")
 DIRECTIONS = ("t2v", "v2t")
-COMPARED: tuple[tuple[Head, Head], ...] = (
+COMPARED: tuple[tuple[Head, Head], ...] = (  # any two of an arm; the first three decide what to take
     (("s2", "match"), ("s2", "sim")),
     (("s2", "match"), ("clip", "sim")),
     (("s2", "sim"), ("clip", "sim")),
+    (("s2", "dsl"), ("s2", "sim")),
+    (("clip", "dsl"), ("clip", "sim")),
+    (("s2", "match"), ("s2", "dsl")),
+    (("s2", "dsl"), ("clip", "dsl")),
+    (("s2", "match"), ("clip", "dsl")),
+    (("s2", "sim"), ("clip", "dsl")),
+    (("s2", "dsl"), ("clip", "sim")),
 )
 # Between arms: a head against itself, and matching against the other arm's contrast: the control for who saw what.
 ACROSS: tuple[tuple[Head, Head], ...] = (
@@ -34,16 +44,24 @@ ACROSS: tuple[tuple[Head, Head], ...] = (
     (("clip", "sim"), ("clip", "sim")),
     (("s2", "match"), ("s2", "sim")),
     (("s2", "sim"), ("s2", "match")),
+    (("s2", "sim"), ("clip", "sim")),
+    (("clip", "sim"), ("s2", "sim")),
 )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Queries in the order of their names: query [Q], best rank int [Q], family [Q] (unique across data sets)."""
+    """Queries in the order of their names: query [Q], best rank int [Q], family [Q] (unique across data sets).
+
+    adjusted: int [Q], rank when near-duplicate captions count as right, and bool [Q], whether the query has any
+    (`ivcore/metrics/ambiguity.py`).
+    """
 
     query: np.ndarray
     rank: np.ndarray
     family: np.ndarray
+    adjusted: np.ndarray
+    doubtful: np.ndarray
 
 
 Outcomes = dict[tuple[str, int, Head, Place], Outcome]  # arm, seed, ...
@@ -53,6 +71,7 @@ def outcomes(runs: list[Scored], evaluation: EvalConfig) -> Outcomes:
     """What became of every query; languages and classes in the order of the config, heads from cheap to dear."""
     out: Outcomes = {}
     families: dict[str, dict[str, str]] = {}
+    captions: dict[str, Said] = {}
     for run in runs:
         manifest = run.input("manifest")
         if manifest.id not in families:
@@ -62,13 +81,16 @@ def outcomes(runs: list[Scored], evaluation: EvalConfig) -> Outcomes:
             # clips and captions are looked up by direction, so equal names would not meet
             of |= {f"\t{t}": of[c] for t, c in zip(*(col.to_pylist() for col in texts.columns))}
             families[manifest.id] = of
+            captions[manifest.id] = said(manifest)
         of = families[manifest.id]
         order = (HEADS, evaluation.languages, evaluation.text_classes, DIRECTIONS)
-        best = sorted(_best(run).items(), key=lambda item: _order((item[0][0], *item[0][1]), order))
-        for (head, place), (query, rank) in best:
+        best = _best(run, captions[manifest.id])
+        for head, place in sorted(best, key=lambda at: _order((at[0], *at[1]), order)):
+            query, rank, loose = best[head, place]
             mark = "\t" if place[2] == "t2v" else ""
             family = np.array([of[mark + q] for q in query])
-            out[run.arm, run.seed, (run.model, head), place] = Outcome(query, rank, family)
+            doubtful = np.array([q in captions[manifest.id].doubtful for q in query])
+            out[run.arm, run.seed, (run.model, head), place] = Outcome(query, rank, family, loose, doubtful)
     return out
 
 
@@ -76,20 +98,20 @@ def _order(names: tuple[str, ...], orders: tuple[tuple[str, ...], ...]) -> list[
     return [order.index(name) for name, order in zip(names, orders)]
 
 
-def _best(run: Scored) -> dict[tuple[str, Place], tuple[np.ndarray, np.ndarray]]:
-    """(queries [Q], best ranks [Q]) by head and place, sorted by query."""
-    columns = ["query_id", "head", "language", "text_class", "direction", "rank", "relevant"]
-    table = schemas.read(run.scores.path / "scores.parquet", schemas.SCORES, columns)
-    table = table.filter(pc.field("relevant"))
+def _best(run: Scored, known: Said) -> dict[tuple[str, Place], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(queries [Q], best ranks [Q], adjusted ranks [Q]) by head and place, sorted by query."""
     by = ["head", "language", "text_class", "direction"]
-    best = table.group_by([*by, "query_id"]).aggregate([("rank", "min")])
-    best = best.sort_by([(name, "ascending") for name in [*by, "query_id"]])
-    keys = list(zip(*(best.column(name).to_pylist() for name in by)))
-    query, rank = np.array(best.column("query_id").to_pylist()), best.column("rank_min").to_numpy()
+    columns = [*by, "query_id", "candidate_id", "rank", "score", "relevant"]
+    whole = schemas.read(run.scores.path / "scores.parquet", schemas.SCORES, columns)
     out = {}
-    for (head, *place), group in itertools.groupby(range(len(keys)), keys.__getitem__):
-        rows = list(group)
-        out[head, tuple(place)] = (query[rows], rank[rows])
+    for spot in whole.select(by).group_by(by, use_threads=False).aggregate([]).to_pylist():
+        wanted = functools.reduce(operator.and_, (pc.field(name) == value for name, value in spot.items()))
+        table = whole.filter(wanted).sort_by("query_id")
+        true = table.filter(pc.field("relevant")).group_by("query_id", use_threads=False).aggregate([("rank", "min")])
+        true = true.sort_by("query_id")
+        query, rank = np.array(true.column("query_id").to_pylist()), true.column("rank_min").to_numpy()
+        loose = adjusted(table, rank, spot["direction"], known)
+        out[spot["head"], (spot["language"], spot["text_class"], spot["direction"])] = (query, rank, loose)
     return out
 
 
@@ -105,7 +127,10 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                 continue
             name = f"{head}/{'/'.join(place)}"
             metrics = {n: round(v, 4) for n, v in compute(outcome.rank).items()}
-            sure = stats.interval(outcome.rank == 1, outcome.family, evaluation.bootstrap, evaluation.seed)
+            sure, loose = (
+                stats.interval(ranks == 1, outcome.family, evaluation.bootstrap, evaluation.seed)
+                for ranks in (outcome.rank, outcome.adjusted)
+            )
             out.append(
                 {
                     "task": "retrieval",
@@ -123,6 +148,10 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                     "metrics": metrics,
                     **{n: metrics[n] for n in ("r1", "r5", "r10", "medr", "mrr")},
                     "r1_ci95": _round(sure.ci()),
+                    "r1_detectable": round(stats.smallest_unpaired(sure), 4),
+                    "n_ambiguous": int(outcome.doubtful.sum()),
+                    "r1_adjusted": round(loose.mean, 4),
+                    "r1_adjusted_ci95": _round(loose.ci()),
                     "query_ms_p50": ms.get(name, {}).get("p50"),
                     "query_ms_p95": ms.get(name, {}).get("p95"),
                     "query_ms_p50_cached": ms.get(f"{head}_cached/{'/'.join(place)}", {}).get("p50"),
@@ -154,6 +183,7 @@ def spread(found: Outcomes, table: list[dict[str, Any]], evaluation: EvalConfig)
                 "min": min(r1),
                 "max": max(r1),
                 "sd": round(statistics.stdev(r1), 4) if len(r1) > 1 else None,
+                "seeds_ci95": _round(between) if (between := stats.over_seeds(r1)) else None,
                 "query_ms_p50": round(statistics.mean(ms), 3) if ms else None,
                 "query_gflop": mine[0]["query_gflop"],
                 "index_bytes_per_video": mine[0]["index_bytes_per_video"],
@@ -245,7 +275,7 @@ def _same(a: Outcome, b: Outcome) -> bool:
 
 def _pool(some: list[Outcome]) -> Outcome:
     """Queries of several seeds together; seeds that share a data set share their families, too."""
-    return Outcome(*(np.concatenate([getattr(o, name) for o in some]) for name in ("query", "rank", "family")))
+    return Outcome(*(np.concatenate([getattr(o, f.name) for o in some]) for f in fields(Outcome)))
 
 
 def _named(arm: str, seed: int | None, head: Head, place: Place) -> dict[str, Any]:
@@ -262,9 +292,10 @@ def _round(ci: list[float]) -> list[float]:
 
 
 def pooled(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of the paired rows those over all seeds, or of the only seed there is."""
+    """Of the paired rows those over all seeds, or of the only seed there is; dsl left out: it is nothing to take."""
     several = {_comparison(row) for row in table if row["seed"] is None}
-    return [row for row in table if row["seed"] is None or _comparison(row) not in several]
+    table = [row for row in table if row["seed"] is None or _comparison(row) not in several]
+    return [row for row in table if not (row["a"] + row["b"]).count("dsl")]
 
 
 def _comparison(row: Mapping[str, Any]) -> tuple[str, ...]:

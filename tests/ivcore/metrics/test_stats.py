@@ -1,8 +1,13 @@
 """Intervals at the edges, a known answer, coverage on simulated families."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ivcore.metrics import stats
 from ivcore.metrics.stats import difference, interval, mcnemar
 
 
@@ -84,3 +89,58 @@ def test_coverage_with_correlated_families():
         plain_hits += low <= 50 <= high
     assert 0.91 <= hits / 300 <= 0.98
     assert plain_hits < hits  # drawing single queries promises too much
+
+
+def test_coverage_of_a_difference_with_correlated_families():
+    rng = np.random.default_rng(6)
+    hits = 0
+    for trial in range(300):
+        p = rng.beta(2, 2, 60).repeat(4)
+        a, b = rng.random(240) < p, rng.random(240) < 0.8 * p  # expected difference 10 points
+        found = difference(a, b, families(60), 400, trial)
+        hits += found.low <= 10 <= found.high
+    assert 0.91 <= hits / 300 <= 0.98
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_mcnemar_is_the_binomial_test_of_the_disagreements(only_a, only_b):
+    n, k = only_a + only_b, min(only_a, only_b)
+    by_hand = min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+    assert mcnemar(only_a, only_b) == pytest.approx(by_hand, rel=1e-9)
+    assert mcnemar(only_a, only_b) == mcnemar(only_b, only_a)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
+def test_any_outcome_has_an_ordered_interval_that_holds_its_mean(asked):
+    a, b, family = (np.array(x) for x in zip(*asked))
+    one, both = interval(a, family, 100), difference(a, b, family, 100)
+    assert 0 <= one.low <= one.mean + 1e-9 and one.mean <= one.high + 1e-9 <= 100 + 1e-6
+    assert -100 <= both.low <= both.high <= 100 and 0 < both.p <= 1 and both.smallest > 0
+    swapped = difference(b, a, family, 100)
+    assert swapped.delta == -both.delta and swapped.p == both.p
+    assert swapped.low == pytest.approx(-both.high) and swapped.is_clear == both.is_clear
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_one_query(correct):
+    found = interval(np.array([correct]), np.zeros(1))
+    assert found.ci() == pytest.approx([2.5, 100.0] if correct else [0.0, 97.5])
+
+
+def test_smallest_difference_is_found_four_times_in_five():
+    rng = np.random.default_rng(7)
+    wanted, discordant, num = stats.smallest_paired(1000, 0.2) / 100, 0.2, 1000
+    seen = 0
+    for _ in range(400):
+        only_a, only_b, _ = rng.multinomial(num, [(discordant + wanted) / 2, (discordant - wanted) / 2, 1 - discordant])
+        d, se = (only_a - only_b) / num, np.sqrt(only_a + only_b - (only_a - only_b) ** 2 / num) / num
+        seen += d - 1.96 * se > 0
+    assert 0.75 <= seen / 400 <= 0.86
+
+
+def test_seeds_are_few():
+    assert stats.over_seeds([5.0]) is None
+    rng = np.random.default_rng(8)
+    made = rng.normal(50, 2, (400, 3))
+    found = np.array([stats.over_seeds(x) for x in made])
+    assert 0.92 <= ((found[:, 0] <= 50) & (found[:, 1] >= 50)).mean() <= 0.98
