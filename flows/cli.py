@@ -11,13 +11,15 @@ from typing import Any
 
 import click
 
+from flows.cli_datasets import datasets_command
 from flows.cli_models import export_command, import_command, parity_command
 from flows.command import Example, common, emit, reported
 from ivcore.errors import UserError, WorkError
 
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--set and --seeds."""
+    """--set, --seeds and --allow-unverified."""
+    command = click.option("--allow-unverified", is_flag=True, help="Read annotations of unknown checksum.")(command)
     command = click.option("--seeds", help="Seeds to run, e.g. 0,1,2; each is a whole run.")(command)
     return click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set one value of the config.")(
         command
@@ -41,10 +43,12 @@ def quiet_prefect() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
-def load(config: str, sets: tuple[str, ...], seeds: str | None) -> Any:
+def load(config: str, sets: tuple[str, ...], seeds: str | None, allow_unverified: bool = False) -> Any:
     """The checked config of a command line."""
     from ivcore.config import load
 
+    if allow_unverified:
+        sets = (*sets, "data.allow_unverified=true")
     if seeds is not None:
         if not all(s.strip().isdigit() for s in seeds.split(",")):
             raise UserError(f"--seeds {seeds!r} is no list of whole numbers; write --seeds 0,1,2")
@@ -132,10 +136,18 @@ def demo(seed: int, sets: tuple[str, ...], home: str | None, as_json: bool, debu
 @click.argument("config")
 @configured
 @common
-def run(config: str, sets: tuple[str, ...], seeds: str | None, home: str | None, as_json: bool, debug: bool) -> None:
+def run(
+    config: str,
+    sets: tuple[str, ...],
+    seeds: str | None,
+    allow_unverified: bool,
+    home: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
     """Run the whole flow of CONFIG: a TOML file or the name of a run."""
     with reported(debug):
-        verdict(run_flow(load(config, sets, seeds), home, debug), as_json)
+        verdict(run_flow(load(config, sets, seeds, allow_unverified), home, debug), as_json)
 
 
 def _step_command(step: str, says: str) -> None:
@@ -146,10 +158,16 @@ def _step_command(step: str, says: str) -> None:
     @configured
     @common
     def command(
-        config: str, sets: tuple[str, ...], seeds: str | None, home: str | None, as_json: bool, debug: bool
+        config: str,
+        sets: tuple[str, ...],
+        seeds: str | None,
+        allow_unverified: bool,
+        home: str | None,
+        as_json: bool,
+        debug: bool,
     ) -> None:
         with reported(debug):
-            checked = load(config, sets, seeds)
+            checked = load(config, sets, seeds, allow_unverified)
             if step == "report":
                 verdict(run_flow(checked, home, debug), as_json)
             else:
@@ -210,7 +228,7 @@ def doctor(home: str | None, as_json: bool, debug: bool) -> None:
             sys.exit(1)
 
 
-for _command in (import_command, export_command, parity_command):
+for _command in (datasets_command, import_command, export_command, parity_command):
     main.add_command(_command)
 
 

@@ -23,12 +23,13 @@ FILE = "catalog.duckdb"
 VIEWS = {
     "manifest": "manifest",
     "captions": "captions",
+    "pairs": "pairs",
     "index": "frames",
     "scores": "scores",
     "curves": "curves",
     "features": "features",
 }
-EMPTY = (schemas.MANIFEST, schemas.CAPTIONS, schemas.FRAMES, schemas.SCORES, schemas.CURVES)
+EMPTY = (schemas.MANIFEST, schemas.CAPTIONS, schemas.PAIRS, schemas.FRAMES, schemas.SCORES, schemas.CURVES)
 REPORT_TABLES = ("stages", "rows", "paired")
 # What people ask first; shown by `iv sql` and in docs/data.md.
 QUESTIONS = {

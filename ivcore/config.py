@@ -71,15 +71,23 @@ class DataConfig(Branch):
     """Which videos and captions."""
 
     dataset: str = Field(
-        "synthetic", description="A file of ivcore/data/datasets: synthetic (made up) or folder (yours)."
+        "synthetic", description="A file of ivcore/data/datasets: synthetic (made up), folder (yours), msrvtt, ..."
     )
     root: str | None = Field(
         None, description="Folder that holds your videos; every path of the annotation is inside it."
     )
     annotations: str | None = Field(
         None,
-        description="csv, jsonl, json or Parquet: path, caption (optional: language, split, start_s, end_s).",
+        description="csv, jsonl, json or Parquet: path, caption (optional: language, split, start_s, end_s); "
+        "for a published data set its own file, or the folder that holds its files.",
     )
+    allow_unverified: bool = Field(
+        False, description="Read annotations whose checksum is not known here: a wrong split would not be noticed."
+    )
+    caption_rule: Literal["each", "paragraph"] = Field(
+        "each", description="dataset upstream: each caption is a query, or those of a video are joined."
+    )
+    language: Language = Field("en", description="datasets upstream*: language of the captions.")
     max_failed_share: float = Field(
         0.5, ge=0, le=1, description="Stop when more than this share of the clips cannot be read (0-1)."
     )

@@ -73,6 +73,17 @@ CAPTIONS = Table(
         Column("caption", pa.string(), "the text as given"),
     ),
 )
+PAIRS = Table(
+    "pairs",
+    1,
+    "Captions put to clips they do not belong to: classes and options, whose own clip_id is empty, and captions of "
+    "several clips; absent where there are none.",
+    (
+        Column("caption_id", pa.string(), "the class, option or caption"),
+        Column("clip_id", pa.string(), "the clip"),
+        Column("relevant", pa.bool_(), "true of the clip; false: a wrong option of its own choice"),
+    ),
+)
 FRAME_SHARD = Table(
     "frame_shard",
     1,
@@ -127,7 +138,7 @@ CURVES = Table(
         Column("value", pa.float64(), "its value"),
     ),
 )
-TABLES = (MANIFEST, CAPTIONS, FRAME_SHARD, FRAMES, SCORES, CURVES)
+TABLES = (MANIFEST, CAPTIONS, PAIRS, FRAME_SHARD, FRAMES, SCORES, CURVES)
 
 
 def features(num_tokens: int, width: int, pooled: int, dtype: pa.DataType) -> Table:

@@ -47,8 +47,11 @@ def write_manifest(
     failed = sum(row["error"] is not None for row in rows)
     schemas.write(draft.path / "manifest.parquet", rows, schemas.MANIFEST)
     schemas.write(draft.path / "captions.parquet", sorted(captions, key=lambda c: c["caption_id"]), schemas.CAPTIONS)
+    pairs = _pairs(captions, kept)
+    if pairs:  # most data sets have none: a caption belongs to its clip
+        schemas.write(draft.path / "pairs.parquet", pairs, schemas.PAIRS)
     draft.count(len(rows) - failed, failed)
-    draft.facts |= {"card": dataset.CARD, "num_captions": len(captions), "clips": _by_split(rows)}
+    draft.facts |= {"card": dataset.CARD.facts(), "num_captions": len(captions), "clips": _by_split(rows)}
     draft.facts |= {"duplicates": len(kept)}
 
 
@@ -97,6 +100,16 @@ def _once(rows: list[dict[str, Any]]) -> dict[str, str]:
             if first is not row:
                 row["error"], kept[row["clip_id"]] = DUPLICATE, first["clip_id"]
     return kept
+
+
+def _pairs(captions: list[dict[str, Any]], kept: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows of PAIRS: which captions are put to clips that they do not belong to, and which are true of them."""
+    found = {
+        (caption["caption_id"], kept.get(clip_id, clip_id)): relevant
+        for caption in captions
+        for clip_id, relevant in caption.get("pairs", ())
+    }
+    return [{"caption_id": t, "clip_id": c, "relevant": found[t, c]} for t, c in sorted(found)]
 
 
 def _unique(name: str, rows: list[dict[str, Any]]) -> None:

@@ -5,23 +5,26 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ivcore.config import DataConfig
 from ivcore.data import annotations
+from ivcore.data.cards import Card
 from ivcore.data.preflight import Unusable, regular
 from ivcore.errors import UserError
 from ivcore.store import Store, sha256_file
 
-CARD = {
-    "name": "A folder of videos",
-    "licence": "that of your videos",
-    "citation": "none",
-    "splits": ["train", "val", "test"],
-    "main_score": "t2v R@1",
-}
+CARD = Card(
+    name="A folder of videos",
+    split="train, val, test: as you say, else 80 / 10 / 10 by content",
+    caption_rule="each",
+    languages=annotations.LANGUAGES,
+    licence="that of your videos",
+    citation="none",
+)
 KNOWN = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"),
     *(".mts", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".ogg", ".gif", ".vob", ".mxf"),
@@ -34,19 +37,15 @@ Row = dict[str, Any]
 
 def recipe(data: DataConfig) -> dict[str, Any]:
     """Digests of the annotation file and of the bytes of every video; where the folder lies does not matter."""
-    folder = _folder(data)
-    given = _given(data, folder)
-    paths = sorted({row["path"] for row in given})
-    with ThreadPoolExecutor() as threads:
-        digests = list(threads.map(lambda path: _digest(folder / path), paths))
-    listing = hashlib.sha256(json.dumps(list(zip(paths, digests))).encode()).hexdigest()
+    folder = root_folder(data)
+    paths = [row["path"] for row in _given(data, folder)]
     file = sha256_file(Path(data.annotations)) if data.annotations else None
-    return {"dataset": "folder", "annotations_sha256": file, "num_videos": len(paths), "videos_sha256": listing}
+    return {"dataset": "folder", "annotations_sha256": file, **digests(folder, paths)}
 
 
 def root(store: Store, data: DataConfig) -> Path:
     """data.root, resolved; UserError when it is not a folder."""
-    return _folder(data)
+    return root_folder(data)
 
 
 def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
@@ -82,13 +81,32 @@ def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
     return list(clips.values()), captions
 
 
-def _folder(data: DataConfig) -> Path:
+def root_folder(data: DataConfig) -> Path:
+    """data.root, resolved; UserError when it is not a folder."""
     if data.root is None:
-        raise UserError("data.root is not set; the folder data set needs the folder that holds your videos")
+        raise UserError(f"data.root is not set; the {data.dataset} data set needs the folder that holds your videos")
     folder = Path(data.root).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"data.root = {data.root!r} is no folder; give the folder that holds your videos")
     return folder
+
+
+def digests(folder: Path, paths: Iterable[str]) -> Row:
+    """num_videos, and one digest over the names and bytes of them all."""
+    paths = sorted(set(paths))
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(lambda path: _digest(folder / path), paths))
+    listing = hashlib.sha256(json.dumps(list(zip(paths, found))).encode()).hexdigest()
+    return {"num_videos": len(paths), "videos_sha256": listing}
+
+
+def on_disk(folder: Path, path: str, where: str) -> str:
+    """The path below the folder, with the ending that the file has there: many keep their videos as mp4."""
+    path = _inside(folder, path, where)
+    if not (folder / path).exists():
+        there = (Path(path).with_suffix(ending) for ending in KNOWN)
+        return next((p.as_posix() for p in there if (folder / p).exists()), path)
+    return path
 
 
 def _given(data: DataConfig, folder: Path) -> list[Row]:

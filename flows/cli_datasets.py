@@ -1,0 +1,53 @@
+"""The command about data sets: what there is, what a card says, and whether a file is the one it means."""
+
+from typing import Any
+
+import click
+
+from flows.command import Example, common, emit, reported
+
+
+@click.command("datasets", cls=Example, example="iv datasets msrvtt --check MSRVTT_JSFUSION_test.csv")
+@click.argument("name", required=False)
+@click.option("--check", type=click.Path(), help="Annotation file or folder: compare it with the card of NAME.")
+@click.option("--allow-unverified", is_flag=True, help="Read annotations of unknown checksum.")
+@common
+def datasets_command(
+    name: str | None, check: str | None, allow_unverified: bool, home: str | None, as_json: bool, debug: bool
+) -> None:
+    """List the data sets, or show the card of NAME: task, split, files and checksums, counts, licence, citation."""
+    with reported(debug):
+        from ivcore.data.cards import found
+        from ivcore.errors import UserError
+        from ivcore.names import module, names
+
+        package = "ivcore.data.datasets"
+        if name is None and check is not None:
+            raise UserError(f"--check {check!r} needs the NAME of a data set: {', '.join(names(package))}")
+        cards = {n: module(package, n).CARD.facts() for n in ([name] if name else names(package))}
+        counts = found(name, check, allow_unverified) if name and check else {}
+        if as_json:
+            return emit({"datasets": cards, **({"check": counts} if check else {})})
+        if name is None:
+            return _list(cards)
+        for field, value in cards[name].items():
+            for n, line in enumerate(_lines(value)):
+                click.echo(f"{'' if n else field:<14}{line}")
+        if check:
+            click.echo(f"\n{check}: as the card says; {counts['videos']} videos, {counts['captions']} captions")
+
+
+def _list(cards: dict[str, dict[str, Any]]) -> None:
+    rows = [("data set", "task", "split", "videos", "captions", "languages", "checksum")]
+    for name, card in cards.items():
+        counts = ("" if card[n] is None else f"{card[n]:,}" for n in ("num_videos", "num_captions"))
+        rows.append((name, card["task"], card["split"], *counts, ",".join(card["languages"]), card["checksum"]))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{k}  {v}" for k, v in value.items()]
+    return [", ".join(value) if isinstance(value, list) else "" if value is None else str(value)]
