@@ -23,7 +23,7 @@ from ivcore.losses.mlm import mlm_corrupt, mlm_loss
 from ivcore.losses.vtc import vtc_loss
 from ivcore.losses.vtm import pairs, vtm_loss, vtm_negatives
 from ivcore.models import S2Model, build_s2
-from ivcore.models.layers import Attention, CrossAttention, merge_heads, split_heads
+from ivcore.models.layers import Attention, AttentionPool, merge_heads, split_heads
 from ivcore.models.masking import random_drop_mask
 
 SIZE, FRAMES, BATCH, REPEATS = "S14", 8, 4, 5
@@ -80,10 +80,12 @@ def _write_out(model: nn.Module) -> None:
         q, k, v = (split_heads(t, self.num_heads) for t in (self.q_norm(q), self.k_norm(k), v))
         return self.proj(merge_heads(attend(q, k, v)))
 
-    def cross_attention(self: CrossAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        sides = ((query, self.q, self.q_bias), (key, self.k, self.k_bias), (value, self.v, self.v_bias))
-        q, k, v = (split_heads(F.linear(x, linear.weight, bias), self.num_heads) for x, linear, bias in sides)
-        return self.proj(merge_heads(attend(q, k, v)))
+    def pool(self: AttentionPool, tokens: Tensor) -> Tensor:
+        attn, query = self.cross_attn, self.norm1_q(tokens.mean(dim=1, keepdim=True))
+        sides = ((query, attn.q, attn.q_bias), (self.norm1_k(tokens), attn.k, attn.k_bias))
+        sides = (*sides, (self.norm1_v(tokens), attn.v, attn.v_bias))
+        q, k, v = (split_heads(F.linear(x, linear.weight, bias), attn.num_heads) for x, linear, bias in sides)
+        return attn.proj(merge_heads(attend(q, k, v))).squeeze(1)
 
     def norm(self: nn.Module, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6) * self.weight
@@ -91,7 +93,7 @@ def _write_out(model: nn.Module) -> None:
     def patches(self: nn.Module, video: Tensor) -> Tensor:
         return self.proj(video.transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # [B, T, N, C]
 
-    forms = {"Attention": self_attention, "CrossAttention": cross_attention, "RMSNorm": norm, "PatchEmbed": patches}
+    forms = {"Attention": self_attention, "AttentionPool": pool, "RMSNorm": norm, "PatchEmbed": patches}
     for module in model.vision_encoder.modules():
         form = forms.get(type(module).__name__)
         if form is not None:

@@ -29,9 +29,9 @@ VERSIONS = {
     "manifest": 3,
     "frame_shard": 2,
     "frames": 2,
-    "features": 1,
-    "s2": 5,
-    "clip": 4,
+    "features": 2,
+    "s2": 6,
+    "clip": 5,
     "scores": 1,
     "report": 5,
 }

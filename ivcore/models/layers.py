@@ -110,7 +110,7 @@ class Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """One query reads all tokens: [B, 1, C] x [B, N, C] -> [B, 1, P]; the biases are vectors beside the matrices."""
+    """The matrices of the pooling's attention; the biases are vectors beside the matrices. Read by `AttentionPool`."""
 
     def __init__(self, width: int, num_heads: int, out_width: int) -> None:
         super().__init__()
@@ -123,16 +123,15 @@ class CrossAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, out_width)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[B, 1, C], [B, N, C], [B, N, C] -> [B, 1, P]."""
-        q = split_heads(F.linear(query, self.q.weight, self.q_bias), self.num_heads)  # [B, H, 1, D]
-        k = split_heads(F.linear(key, self.k.weight, self.k_bias), self.num_heads)  # [B, H, N, D]
-        v = split_heads(F.linear(value, self.v.weight, self.v_bias), self.num_heads)  # [B, H, N, D]
-        return self.proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))  # [B, 1, P]
-
 
 class AttentionPool(nn.Module):
-    """The "clip_projector": the mean of all tokens asks, all tokens answer; [B, N, C] -> [B, P], not normalised."""
+    """The "clip_projector": the mean of all tokens asks, all tokens answer; [B, N, C] -> [B, P], not normalised.
+
+    As written, keys and values of all tokens are W(norm(x)) + b. With one query a video none of them is needed:
+    W_k and its norm's weight move into the query, W_v and its norm stand behind the weighted sum, and what is left of
+    the tokens' two norms is one number a token, 1 / deviation, since a query (or a sum) without a mean over its
+    channels does not see the tokens' means. That is H * C products a token instead of 2 * C * C.
+    """
 
     def __init__(self, width: int, num_heads: int, out_width: int) -> None:
         super().__init__()
@@ -142,9 +141,31 @@ class AttentionPool(nn.Module):
         self.cross_attn = CrossAttention(width, num_heads, out_width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, N, C] -> [B, P]."""
-        query = self.norm1_q(tokens.mean(dim=1, keepdim=True))  # [B, 1, C]
-        return self.cross_attn(query, self.norm1_k(tokens), self.norm1_v(tokens)).squeeze(1)  # [B, P]
+        """[B, N, C] -> [B, P]; in float32 up to the last product."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            read = self._read(tokens.to(torch.promote_types(tokens.dtype, torch.float32)))  # [B, C]
+        return self.cross_attn.proj(read.to(tokens.dtype))  # [B, P]
+
+    def _read(self, x: Tensor) -> Tensor:
+        """What the heads read, side by side: [B, N, C] -> [B, C]."""
+        attn, heads = self.cross_attn, self.cross_attn.num_heads
+
+        def wide(parameter: Tensor) -> Tensor:
+            return parameter.to(x.dtype)
+
+        scale = (x.var(dim=-1, correction=0) + LAYER_NORM_EPS).rsqrt()[:, None]  # [B, 1, N], 1 / deviation
+        mean = F.layer_norm(
+            x.mean(dim=1), x.shape[-1:], wide(self.norm1_q.weight), wide(self.norm1_q.bias), LAYER_NORM_EPS
+        )
+        query = F.linear(mean, wide(attn.q.weight), wide(attn.q_bias)).unflatten(-1, (heads, -1))  # [B, H, D]
+        folded = torch.einsum("bhd,hdc->bhc", query, wide(attn.k.weight).unflatten(0, (heads, -1)))
+        folded = _centred(folded * wide(self.norm1_k.weight)) * query.shape[-1] ** -0.5  # [B, H, C]
+        # A key's bias adds the same to all scores of a head, which softmax does not see; the gradient is an exact zero.
+        unseen = 0.0 * (wide(attn.k_bias).sum() + wide(self.norm1_k.bias).sum())
+        weights = (folded @ x.transpose(1, 2) * scale + unseen).softmax(dim=-1)  # [B, H, N]
+        value = _centred((weights * scale) @ x) * wide(self.norm1_v.weight) + wide(self.norm1_v.bias)  # [B, H, C]
+        read = torch.einsum("bhc,hdc->bhd", value, wide(attn.v.weight).unflatten(0, (heads, -1)))  # [B, H, D]
+        return read.flatten(1) + wide(attn.v_bias)
 
 
 class Decoder(nn.Module):
@@ -169,3 +190,8 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """[B, H, N, D] -> [B, N, C]."""
     return x.transpose(1, 2).flatten(2)
+
+
+def _centred(x: Tensor) -> Tensor:
+    """Less the mean over the last axis."""
+    return x - x.mean(dim=-1, keepdim=True)
