@@ -50,7 +50,10 @@ SELECT step, label, arm, seed, cached, rows_ok, wall_s, cpu_s FROM stages""",
 TABLES = """\
 SELECT table_name AS "table", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
 FROM information_schema.columns GROUP BY 1 ORDER BY 1"""
-OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 READS = ("SELECT", "EXPLAIN")
 MEMORY = "2GB"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics import choice, gains, lineage, verdict, words
+from ivcore.metrics import choice, gains, kcurve, lineage, verdict, words
 from ivcore.metrics.examples import examples
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
@@ -42,6 +42,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "rows": rows,
         "spread": spread,
         "paired": paired,
+        "k_curve": kcurve.curve(runs, found, evaluation),
         "gains": gains.between_arms(runs, found, evaluation),
         "frozen": lineage.frozen((clips or runs)[0]),
         "advice": choice.choices(spread, verdict.pooled(paired)),

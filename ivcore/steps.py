@@ -32,7 +32,7 @@ VERSIONS = {
     "features": 2,
     "s2": 6,
     "clip": 5,
-    "scores": 1,
+    "scores": 2,
     "report": 5,
 }
 

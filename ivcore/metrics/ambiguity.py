@@ -50,15 +50,16 @@ class Said:
 
     def joins(self, clips: np.ndarray, captions: np.ndarray) -> np.ndarray:
         """bool [R]: is this caption, or a near-duplicate, said of this clip? Ids as strings [R]."""
-        code = np.array([self.clip[c] for c in clips]) * len(self.form_of)
-        code += np.array([self.form_of[c] for c in captions])
+        code = np.array([self.clip.get(c, -1) for c in clips], dtype=np.int64) * len(self.form_of)
+        code += np.array([self.form_of.get(c, -1) for c in captions], dtype=np.int64)
         spot = np.searchsorted(self.pairs, code).clip(max=len(self.pairs) - 1)
-        return self.pairs[spot] == code
+        return self.pairs[spot] == code if len(self.pairs) else np.zeros(len(code), dtype=bool)
 
 
 def said(manifest: Artifact) -> Said:
-    """The captions of a manifest, compared by their form within one language and length."""
-    rows = schemas.read(manifest.path / "captions.parquet", schemas.CAPTIONS).to_pylist()
+    """The captions of a manifest that belong to one clip, compared by form within their language and length."""
+    every = schemas.read(manifest.path / "captions.parquet", schemas.CAPTIONS).to_pylist()
+    rows = [r for r in every if r["clip_id"]]
     clips: dict[str, int] = {}
     forms: dict[tuple[str, ...], int] = {}
     of: dict[str, int] = {}

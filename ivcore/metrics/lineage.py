@@ -55,6 +55,18 @@ class Scored:
             "train_own_cpu_s": _sum(p.get("cpu_s") for p in own),
         }
 
+    def index_ms(self) -> dict[str, float | None]:
+        """Wall-clock milliseconds a video takes on its way into the index: all, decoding, the trunk, the embedding.
+
+        Decoding counts what its step took, so little where its shards were there already.
+        """
+        features = self.input("features").record()
+        steps = {"decode": self.frames.record() if self.frames else None, "trunk": features}
+        ms = {n: _a_row(r) if r else None for n, r in steps.items()}
+        ms["embed"] = self.record["measured"].get("embed_ms_per_video")
+        whole = _sum(ms.values()) if None not in ms.values() else None
+        return {"index_ms_per_video": whole, **{f"index_ms_{name}": value for name, value in ms.items()}}
+
     def languages(self) -> list[str]:
         """Languages that the model's own stage was trained on; empty when the records do not say."""
         own = [_phase(p) for p in self.phases if p["kind"] == self.model]
@@ -76,6 +88,11 @@ def trace(store: Store, name: str, scores: Artifact) -> Scored:
 def _sum(values: Any) -> float | None:
     known = [v for v in values if v is not None]
     return round(float(sum(known)), 3) if known else None
+
+
+def _a_row(record: dict[str, Any]) -> float | None:
+    """Milliseconds a row of a step."""
+    return round(1e3 * record["wall_s"] / record["rows_ok"], 3) if record["rows_ok"] else None
 
 
 def _phase(record: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ set at once, so a server cannot have it. match re-scores the k best by sim, each
 is not mixed with sim. Source: InternVideo2 multi_modality, tasks/retrieval_utils.py.
 """
 
+import functools
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,7 +22,9 @@ from ivcore import schemas
 from ivcore.config import EvalConfig, TrainConfig
 from ivcore.data.loader import Captions, Features
 from ivcore.errors import UserError
+from ivcore.metrics import machine
 from ivcore.metrics.embed import Encoder, Texts, TokensOf
+from ivcore.metrics.kcurve import k_steps
 from ivcore.metrics.latency import Server, gflop, milliseconds
 from ivcore.metrics.rerank import rerank, unite
 from ivcore.metrics.retrieval import MAX_ELEMENTS, UNSCORED, Ranked, ScoreOf, rank
@@ -86,9 +90,12 @@ def write_scores(
     def tokens_of(videos: np.ndarray) -> Tensor:
         return source.tokens(rows[videos])
 
+    machine.reset_peak(device)
+    start = time.perf_counter()
     videos = encoder.videos(tokens_of, len(gallery))  # [V, E]
+    embed_ms = 1e3 * (time.perf_counter() - start) / len(gallery)
     tables, queries, left_out, slices = [], 0, 0, {}
-    draft.measured["query_ms"], draft.facts["query_gflop"] = {}, {}
+    draft.measured["query_ms"], draft.measured["k_ms"], draft.facts["query_gflop"] = {}, {}, {}
     for part, dropped in _slices(captions, gallery, evaluation):
         left_out += dropped
         texts = encoder.texts(part.captions)
@@ -124,6 +131,9 @@ def write_scores(
         device=device.type,
         threads=train.threads,
         index_bytes_per_video={h: embedding + (tokens if h == "match" else 0) for h in heads},
+    )
+    draft.measured.update(
+        machine=machine.name(device), peak_mb=machine.peak_mb(device), embed_ms_per_video=round(embed_ms, 4)
     )
     draft.count(ok=queries)
 
@@ -248,7 +258,7 @@ def _costs(
     tokens_of: TokensOf,
     evaluation: EvalConfig,
 ) -> None:
-    """Time and count single queries, spread evenly over the slice."""
+    """Time and count single queries, spread evenly over the slice; matching of texts at smaller k, too."""
     text_weight, video_weight = dual_weights(texts.embedding, videos)
     server = Server(encoder, part.captions, texts, videos, tokens_of, evaluation.k, text_weight, video_weight)
     has_match = isinstance(encoder.model, S2Model)
@@ -259,13 +269,14 @@ def _costs(
         if has_match and direction == "t2v" and server.keep_kv():
             heads.append("match_cached")
         for head in heads:
-
-            def ask(number: int, direction: str = direction, head: str = head) -> Tensor:
-                return server.ask(direction, head, number)
-
+            ask = functools.partial(server.ask, direction, head)
             name = f"{head}/{part.name}/{direction}"
             draft.facts["query_gflop"][name] = gflop(ask, numbers)
-            draft.measured["query_ms"][name] = milliseconds(ask, numbers, encoder.device)
+            draft.measured["query_ms"][name] = milliseconds(server, ask, numbers, whole=head in ("sim", "match"))
+        if has_match and direction == "t2v":
+            for k in k_steps(min(evaluation.k, len(videos)))[:-1]:
+                ask = functools.partial(server.ask, direction, "match", k=k)
+                draft.measured["k_ms"][f"{k}/{part.name}"] = milliseconds(server, ask, numbers[::4], whole=False)
 
 
 def _digest(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> str:

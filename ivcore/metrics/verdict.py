@@ -25,6 +25,8 @@ Place = tuple[str, str, str]  # language, text class, direction
 Head = tuple[str, str]  # model, head
 HEADS = ("sim", "dsl", "match")
 DIRECTIONS = ("t2v", "v2t")
+# Of a query, milliseconds: alone and warm, with cold caches, in batches of 32 (its share), and p50 of each stage.
+TIMES = ("p50", "p95", "cold_p50", "cold_p95", "batch32_p50", "batch32_p95", "encode", "similarity", "rerank")
 COMPARED: tuple[tuple[Head, Head], ...] = (  # any two of an arm; the first three decide what to take
     (("s2", "match"), ("s2", "sim")),
     (("s2", "match"), ("clip", "sim")),
@@ -79,7 +81,9 @@ def outcomes(runs: list[Scored], evaluation: EvalConfig) -> Outcomes:
             texts = schemas.read(manifest.path / "captions.parquet", schemas.CAPTIONS, ["caption_id", "clip_id"])
             of = {c: f"{manifest.key}/{f}" for c, f in zip(*(col.to_pylist() for col in clips.columns))}
             # clips and captions are looked up by direction, so equal names would not meet
-            of |= {f"\t{t}": of[c] for t, c in zip(*(col.to_pylist() for col in texts.columns))}
+            of |= {
+                f"\t{t}": of.get(c, f"{manifest.key}/{t}") for t, c in zip(*(col.to_pylist() for col in texts.columns))
+            }
             families[manifest.id] = of
             captions[manifest.id] = said(manifest)
         of = families[manifest.id]
@@ -119,7 +123,8 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
     """One row an arm, seed, model, head, language, class and direction."""
     out = []
     for run in runs:
-        facts, ms = run.record["facts"], run.record["measured"].get("query_ms", {})
+        facts, measured = run.record["facts"], run.record["measured"]
+        ms, index = measured.get("query_ms", {}), run.index_ms()
         frames = run.frames.record()["facts"].get("num_frames") if run.frames else None
         costs, trained_on, lengths = run.costs(), run.languages(), run.text_classes()
         for (arm, seed, (model, head), place), outcome in found.items():
@@ -152,12 +157,15 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                     "n_ambiguous": int(outcome.doubtful.sum()),
                     "r1_adjusted": round(loose.mean, 4),
                     "r1_adjusted_ci95": _round(loose.ci()),
-                    "query_ms_p50": ms.get(name, {}).get("p50"),
-                    "query_ms_p95": ms.get(name, {}).get("p95"),
+                    **{f"query_ms_{n}": ms.get(name, {}).get(n) for n in TIMES},
                     "query_ms_p50_cached": ms.get(f"{head}_cached/{'/'.join(place)}", {}).get("p50"),
                     "query_gflop": facts["query_gflop"].get(name),
                     **costs,
                     "index_bytes_per_video": facts["index_bytes_per_video"].get(head),
+                    **index,
+                    "peak_mb": measured.get("peak_mb"),
+                    "machine": measured.get("machine"),
+                    "threads": facts.get("threads"),
                 }
             )
     return out

@@ -1,0 +1,71 @@
+"""The formulas against torch's own counter, and the published rows against their table."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ivcore.metrics import flops, published
+from ivcore.models import ClipModel, S2Model
+from ivcore.models.layers import AttentionPool
+from ivcore.models.config import clip_config, s2_config
+
+
+def counted(call) -> int:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        call()
+    return counter.get_total_flops()
+
+
+def on_meta(kind, config):
+    with torch.device("meta"):
+        return kind(config).eval().requires_grad_(False)  # the counter's hooks want no leaves
+
+
+@pytest.mark.parametrize("size", ["tiny", "S14", "1B"])
+def test_s2(size):
+    config = s2_config(size, 100 if size == "tiny" else None)
+    vision, text = config.vision_shape(), config.text_shape()
+    model, length, num = on_meta(S2Model, config), 7, vision.num_patches + 1
+    with torch.device("meta"):
+        video = torch.empty(1, vision.num_frames, 3, vision.image_size, vision.image_size)
+        tokens, states = torch.empty(2, num, vision.width), torch.empty(2, length, text.hidden_size)
+        ids = torch.zeros(1, length, dtype=torch.int64)
+        mask = torch.ones(2, length, dtype=torch.int64)
+        kv = model.video_kv(tokens)
+    assert counted(lambda: model.encode_tokens(video)) == flops.trunk(vision)
+    on_cpu = AttentionPool(vision.width, vision.pool_heads, vision.pool_width).requires_grad_(False)
+    assert counted(lambda: on_cpu(torch.ones(2, num, vision.width))) == 2 * flops.pool(vision)
+    assert counted(lambda: model.encode_text(ids, mask[:1])) == flops.bert_text(text, length)
+    assert counted(lambda: model.video_kv(tokens)) == 2 * flops.video_kv(text, num, vision.width)
+    assert counted(lambda: model.match(states, mask, kv)) == 2 * flops.pair(text, length, num)
+
+
+@pytest.mark.parametrize("size", ["tiny", "S14"])
+def test_clip_text(size):
+    config = clip_config(size, 100 if size == "tiny" else None)
+    model, text = ClipModel(config).eval().requires_grad_(False), config.text_shape()
+    length = 7 if size == "tiny" else text.max_position_embeddings
+    ids = torch.ones(1, length, dtype=torch.int64)
+    assert counted(lambda: model.encode_text(ids)) == flops.clip_text(text, length, config.embed_dim)
+
+
+def test_computed_rows_say_so_and_fit_where_they_fit():
+    rows = list(flops.rows())
+    assert {r["source"] for r in rows} == {"computed"} and not any("r1" in r for r in rows)
+    (big,) = [r for r in rows if (r["model"], r["size"], r["head"], r["dtype"]) == ("s2", "6B", "sim", "float32")]
+    assert "A100-40GB" in big["fits"] and "L4" not in big["fits"]  # about 25 GB of weights
+    one = {h: r for h in ("sim", "match") for r in rows if (r["model"], r["size"], r["head"]) == ("s2", "1B", h)}
+    # keys and values: 128 candidates, 5 layers, 2 matrices, 1025 tokens, 1408 -> 1024
+    assert one["match"]["query_gflop"] - one["sim"]["query_gflop"] > 128 * 5 * 2 * 2 * 1025 * 1408 * 1024 / 1e9
+    assert one["match"]["index_bytes_per_video"] == 4 * 512 + 1025 * 1408 * 2
+
+
+def test_published_rows_hold_the_table():
+    rows = published.rows()
+    assert {r["source"] for r in rows} == {"published"} and all(r["url"].startswith("https://") for r in rows)
+    assert len([r for r in rows if r["task"] == "retrieval"]) == 2 * (2 * 6 + 5 * 6)
+    (zh,) = [r for r in rows if (r["size"], r["language"], r["direction"]) == ("S14", "zh", "t2v")]
+    assert (zh["dataset"], zh["r1"]) == ("vatex_zh", 1.9)
+    assert {r["task"] for r in published.rows("ssv2_mc")} == {"multiple_choice"}
+    assert not any(name in r for r in rows for name in ("query_ms_p50", "r1_ci95"))
