@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ivcore.metrics import flops, published
 from ivcore.models import ClipModel, S2Model
-from ivcore.models.layers import AttentionPool
 from ivcore.models.config import clip_config, s2_config
+from ivcore.models.layers import AttentionPool
 
 
 def counted(call) -> int:
