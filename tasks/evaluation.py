@@ -1,6 +1,7 @@
 """Tasks that judge: score, report, publish."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from prefect.states import State
 
 from ivcore import steps
 from ivcore.config import EvalConfig, TrainConfig
+from ivcore.steps import Log
+from ivcore.store import Draft
+from tasks import registry
 from tasks.step import Reference, Where, execute, step_task
 
 
@@ -22,9 +26,21 @@ def score(
     features: Reference,
     checkpoint: Reference,
 ) -> State[Any]:
-    """Checkpoint and features -> scores."""
+    """Checkpoint and features -> scores; R@1 is noted on the checkpoint's version in the registry."""
     manifest_, features_, checkpoint_ = (where.open(x) for x in (manifest, features, checkpoint))
-    return execute(where, steps.score(where.store, evaluation, train, manifest_, features_, checkpoint_))
+    step = steps.score(where.store, evaluation, train, manifest_, features_, checkpoint_)
+    recall: dict[str, float] = {}
+
+    def make(draft: Draft, log: Log) -> None:
+        def both(figures: Mapping[str, float], at: int) -> None:
+            recall.update({f"{evaluation.split}/{n}": v for n, v in figures.items() if n.startswith("r1/")})
+            log(figures, at)
+
+        step.make(draft, both)
+
+    state = execute(where, replace(step, make=make))
+    registry.note(where.store, checkpoint_, where.parent, recall)
+    return state
 
 
 @step_task("report")

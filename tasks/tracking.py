@@ -190,6 +190,13 @@ def stage_run(
             guarded("close a run", lambda: _close(client(runtime.tracking_uri()), run_id, error))
 
 
+def note_model(run_id: str, model_id: str) -> None:
+    """Show a model on the page of the run that made it."""
+    from mlflow.entities import LoggedModelOutput
+
+    client(runtime.tracking_uri()).log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+
+
 def figures_of(artifact: Artifact) -> dict[str, float]:
     """What the record says in numbers: rows, times, and the numeric facts and measurements."""
     record = artifact.record()

@@ -5,8 +5,10 @@ from typing import Any
 from prefect.states import State
 
 from ivcore import steps
-from ivcore.config import ModelConfig, Phase, TrainConfig
-from tasks.step import Reference, Where, execute, step_task
+from ivcore.config import ModelConfig, Phase, StageConfig, TrainConfig
+from ivcore.steps import Step
+from tasks import registry
+from tasks.step import Reference, Where, execute, prefect_context, step_task
 
 
 @step_task("fit_s2")
@@ -22,7 +24,7 @@ def fit_s2(
     """One phase of s2, from the checkpoint before (or none) to the next."""
     before = where.open(init) if init else None
     step = steps.fit_s2(where.store, model, train, phase, where.open(manifest), where.open(inputs), before)
-    return execute(where, step)
+    return _fit(where, step, train.s2)
 
 
 @step_task("fit_clip")
@@ -37,4 +39,13 @@ def fit_clip(
 ) -> State[Any]:
     """One phase of clip, from the s2 or clip checkpoint before to the next."""
     step = steps.fit_clip(where.store, model, train, phase, where.open(manifest), where.open(inputs), where.open(init))
-    return execute(where, step)
+    return _fit(where, step, train.clip)
+
+
+def _fit(where: Where, step: Step, stage: StageConfig) -> State[Any]:
+    """Run the phase; the checkpoint that ends the stage goes into the registry."""
+    state = execute(where, step)
+    if step.label == stage.phases[-1].name:
+        tags = {"iv.phase": step.label, "iv.arm": where.arm, "iv.seed": str(where.seed), **prefect_context()}
+        registry.register(where.store, where.store.get(f"{step.kind}/{step.key}"), where.parent, tags)
+    return state

@@ -147,6 +147,32 @@ def test_frozen_trunks_read_features(home):
     assert inputs["pool"]["init"].startswith("s2/") and inputs["deep"]["init"].startswith("clip/")
 
 
+def _versions(home, name):
+    from tasks import tracking
+
+    _runs(home)  # the store is there
+    return tracking.client(runtime.tracking_uri()).search_model_versions(f"name = '{name}'")
+
+
+def test_the_checkpoint_that_ends_a_stage_is_a_version_and_a_found_one_is_no_new_one(home, config, first):
+    from flows.everything import everything
+    from flows.train import train
+
+    by_key = {v.tags["iv.key"]: v for name in ("iv-s2", "iv-clip") for v in _versions(home, name)}
+    for stage in (s for s in first if s["step"].startswith("fit_") and not s["cached"]):
+        version = by_key[stage["key"]]
+        assert version.name == f"iv-{stage['step'][4:]}" and version.run_id == stage["mlflow_run_id"]
+        assert version.tags["iv.arm"] == "plain" and version.tags["iv.phase"] == stage["label"]
+        assert version.tags["prefect.flow_run.id"] == stage["prefect_run_id"]
+        assert _runs(home)[version.run_id].outputs.model_outputs[0].model_id in version.source
+    before = len(by_key)
+    everything(config, str(home))
+    assert len(_versions(home, "iv-s2")) + len(_versions(home, "iv-clip")) == before
+    phases = [{"name": "one", "steps": 1}, {"name": "two", "steps": 1, "trainable": "fusion"}]
+    train(parse({"seeds": [7], "train": {"s2": {"phases": phases}, "clip": {"phases": []}}}), str(home))
+    assert [v.tags["iv.phase"] for v in _versions(home, "iv-s2") if v.tags["iv.seed"] == "7"] == ["two"]
+
+
 def test_an_arm_without_clip_scores_s2_alone(home):
     from flows.evaluate import evaluate
 
