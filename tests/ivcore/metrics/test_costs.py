@@ -109,8 +109,8 @@ def test_the_machine_is_named_and_its_peak_is_ours():
     assert "core" in machine.name(cpu)
     machine.reset_peak(cpu)
     before = machine.peak_mb(cpu)
-    some = torch.ones(16_000_000)  # 64 MB
-    assert machine.peak_mb(cpu) - before > 50
+    some = bytearray(200_000_000)  # of the system's own allocator, which gives it back at once
+    assert machine.peak_mb(cpu) - before > 100
     del some
     machine.reset_peak(cpu)
-    assert machine.peak_mb(cpu) < before + 50
+    assert machine.peak_mb(cpu) < before + 100
