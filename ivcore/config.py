@@ -27,6 +27,11 @@ def _speed_only(default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"recipe": False}, **limits)
 
 
+def _when_set(default: Any, description: str, **limits: Any) -> Any:
+    """A field that is in the recipe only where it is not at its default: recipes from before it keep their keys."""
+    return Field(default, description=description, json_schema_extra={"recipe": "when set"}, **limits)
+
+
 class Branch(BaseModel):
     """Frozen, strict about names, and checks its own defaults."""
 
@@ -37,7 +42,8 @@ class Branch(BaseModel):
         out: dict[str, Json] = {}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("recipe") is False:
+            kept = extra.get("recipe", True) if isinstance(extra, dict) else True
+            if kept is False or (kept == "when set" and getattr(self, name) == field.default):
                 continue
             out[name] = _plain(getattr(self, name))
         return out
@@ -215,6 +221,9 @@ class TrainConfig(Branch):
     threads: int = Field(
         2, ge=1, description="CPU threads; a part of the recipe, since sums depend on it in the last bit."
     )
+    save_every_steps: int = _speed_only(0, "Save the unfinished phase after so many steps; 0: by the clock.", ge=0)
+    save_every_min: float = _speed_only(5.0, "Save the unfinished phase after so many minutes; 0: never.", ge=0)
+    keep_states: int = _speed_only(2, "Saved states of an unfinished phase that are kept, the newest ones.", ge=1)
     s2: StageConfig = Field(
         StageConfig(phases=(Phase(name="pretrain", steps=450, vtm=1.0, mlm=1.0),)), description="s2: VTC + VTM + MLM."
     )

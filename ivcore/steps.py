@@ -30,8 +30,8 @@ VERSIONS = {
     "frame_shard": 2,
     "frames": 2,
     "features": 2,
-    "s2": 6,
-    "clip": 5,
+    "s2": 7,
+    "clip": 6,
     "scores": 2,
     "report": 5,
 }
@@ -164,15 +164,18 @@ def _fit(
     """A phase's recipe is the stage's optimiser, the phase itself and what every stage shares: not the other phases."""
 
     def make(draft: Draft, log: Log) -> None:
+        from ivcore.train.job import Job
         from ivcore.train.loop import fit
 
-        fit(draft, store, kind, model, train, stage, phase, manifest, inputs, init, log)
+        place = store.home / "cache" / "training" / f"{kind}-{step.key}"
+        fit(draft, Job(store, kind, model, train, stage, phase, manifest, inputs, init, place), log)
 
     optimiser = {k: v for k, v in stage.recipe().items() if k != "phases"}
-    shared = {"seed": train.seed, "device": train.device, "dtype": train.dtype, "threads": train.threads}
+    shared = {k: v for k, v in train.recipe().items() if k not in ("s2", "clip")}
     config = {"model": model.recipe(), "train": shared, "stage": optimiser, "phase": phase.recipe()}
     artifacts = {"manifest": manifest, inputs.kind: inputs, **({"init": init} if init else {})}
-    return Step(f"fit_{kind}", kind, config, artifacts, make, label=phase.name)
+    step = Step(f"fit_{kind}", kind, config, artifacts, make, label=phase.name)
+    return step
 
 
 def score(

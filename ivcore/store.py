@@ -48,7 +48,10 @@ class Artifact:
 
 @dataclass
 class Draft:
-    """A folder being written. `facts` are results; `measured` are timings, which live in the record alone."""
+    """A folder being written. `facts` are results; `measured` are timings, which live in the record alone.
+
+    `superseded` are folders that go once the artifact is there: states of unfinished work.
+    """
 
     path: Path
     rows_in: int = 0
@@ -56,6 +59,7 @@ class Draft:
     rows_failed: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    superseded: list[Path] = field(default_factory=list)
     artifact: Artifact | None = None
 
     def count(self, ok: int, failed: int = 0) -> None:
@@ -162,6 +166,8 @@ class Store:
                 if not (final / RECORD).is_file():
                     raise
             draft.artifact = Artifact(kind, key, final, draft.rows_ok)
+            for folder in draft.superseded:
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
 

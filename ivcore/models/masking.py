@@ -23,9 +23,19 @@ def random_drop_mask(num_videos: int, num_tokens: int, ratio: float, generator: 
     Raises:
         UserError: if the ratio is not in [0, 1).
     """
+    return drop_mask(drop_scores(num_videos, num_tokens, generator), ratio)
+
+
+def drop_scores(num_videos: int, num_tokens: int, generator: torch.Generator) -> Tensor:
+    """float32 [B, N] in [0, 1): a patch with a low score goes first."""
+    return torch.rand(num_videos, num_tokens, generator=generator, device=generator.device)
+
+
+def drop_mask(scores: Tensor, ratio: float) -> Tensor:
+    """The same with the draws given: [B, N] -> bool [B, 1+N]."""
     if not 0.0 <= ratio < 1.0:
         raise UserError(f"a drop ratio lies in [0, 1), got {ratio}")
-    draws = torch.rand(num_videos, num_tokens, generator=generator, device=generator.device)  # [B, N]
+    num_videos, num_tokens = scores.shape
     num_dropped = int(ratio * num_tokens)
-    mask = torch.zeros(num_videos, 1 + num_tokens, dtype=torch.bool, device=generator.device)
-    return mask.scatter_(1, 1 + draws.argsort(dim=1)[:, :num_dropped], True)
+    mask = torch.zeros(num_videos, 1 + num_tokens, dtype=torch.bool, device=scores.device)
+    return mask.scatter_(1, 1 + scores.argsort(dim=1)[:, :num_dropped], True)

@@ -1,24 +1,22 @@
-"""The losses of one step: s2 (VTC, VTM, MLM) and clip (VTC alone).
+"""The losses of one step as one module: s2 (VTC, VTM, MLM) and clip (VTC alone).
 
-Shapes: B clips and as many captions, L text tokens, N patches, C vision width.
+Shapes: B clips and as many captions, L text tokens, N patches, C vision width, E embedding.
 """
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ivcore.config import Phase
 from ivcore.data.tokenizer import Tokenizer
-from ivcore.losses.mlm import mlm_corrupt, mlm_loss
-from ivcore.losses.ranks import gather
+from ivcore.losses.mlm import mlm_loss
+from ivcore.losses.ranks import Gradient, gather
 from ivcore.losses.vtc import vtc_loss
-from ivcore.losses.vtm import vtm_loss, vtm_negatives
-from ivcore.models.clip import ClipModel
-from ivcore.models.masking import random_drop_mask
+from ivcore.losses.vtm import vtm_loss
+from ivcore.models.base import VideoTextModel
 from ivcore.models.s2 import S2Model
-
-MLM_PROBABILITY = 0.5  # as published
+from ivcore.train.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -33,67 +31,68 @@ class Inputs:
     families: Tensor  # int64 [B]
 
 
-def s2_losses(
-    model: S2Model, batch: Inputs, phase: Phase, full: bool, tokenizer: Tokenizer, draw: torch.Generator
-) -> dict[str, Tensor]:
-    """The losses of an s2 step by name, unweighted; matching and masked words only when `full`."""
-    tokens = batch.tokens
-    if tokens is None:
-        assert batch.video is not None
-        drop = None
-        if phase.token_drop:
-            drop = random_drop_mask(len(batch.video), model.num_patches, phase.token_drop, draw).to(batch.video.device)
-        tokens = model.encode_tokens(batch.video, drop)
-    states = model.encode_text(batch.ids, batch.mask)
-    video, text = model.project_video(model.pool(tokens)), model.project_text(states)
-    losses = {}
-    if phase.vtc:
-        losses["vtc"] = _contrast(video, text, model.temp, batch, phase)
-    if full and (phase.vtm or phase.mlm):
-        kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
-    if full and phase.vtm:
-        negatives = _negatives(video.detach(), text.detach(), model.temp.detach(), batch.samples, phase, draw)
-        losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, *negatives)
-    if full and phase.mlm:
-        corrupted, labels = mlm_corrupt(
-            batch.ids,
-            batch.mask,
-            tokenizer.vocab_size,
-            tokenizer.mask_id,
-            tokenizer.special_ids,
-            MLM_PROBABILITY,
-            draw,
-        )
-        fused = model.fuse(model.encode_text(corrupted, batch.mask), batch.mask, kv)
-        chosen = labels != -100
-        losses["mlm"] = mlm_loss(model.mlm_logits(fused[chosen])[None], labels[chosen][None])
-    return losses
+class Objective(nn.Module):
+    """Model and losses of a phase; what is wrapped when several processes train together."""
 
+    def __init__(self, model: VideoTextModel, tokenizer: Tokenizer, phase: Phase, gradient: Gradient = "full") -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.phase, self.gradient = model, tokenizer, phase, gradient
 
-def _negatives(
-    video: Tensor, text: Tensor, temp: Tensor, samples: Tensor, phase: Phase, draw: torch.Generator
-) -> list[Tensor]:
-    """Hard negatives, some replaced by even draws: from nothing, matching learns nothing if all it meets are swaps."""
-    hard = vtm_negatives(video, text, temp, samples, draw)
-    if not phase.even_negatives:
-        return list(hard)
-    even = vtm_negatives(video, text, 1e6, samples, draw)
-    easy = (torch.rand(len(samples), generator=draw) < phase.even_negatives).to(samples.device)
-    return [torch.where(easy, e, h) for e, h in zip(even, hard, strict=True)]
+    def forward(self, batch: Inputs, draws: Draws, full: bool) -> dict[str, Tensor]:
+        """The losses by name, unweighted; matching and masked words only when `full`."""
+        vectors, tokens, states = self.encode(batch, draws)
+        losses = self.contrast(*vectors, batch.samples, batch.families) if self.phase.vtc else {}
+        if full and isinstance(self.model, S2Model):
+            assert states is not None
+            losses.update(self.fused(self.model, batch, draws, vectors, tokens, states))
+        return losses
 
+    def encode(self, batch: Inputs, draws: Draws) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor | None]:
+        """((video [B, E], text [B, E]), tokens [B, 1+N, C], text states [B, L, H] of s2)."""
+        model, tokens = self.model, batch.tokens
+        if tokens is None:
+            assert batch.video is not None
+            drop = None
+            if self.phase.token_drop and isinstance(model, S2Model):
+                drop = draws.token_drop(len(batch.video), model.num_patches, self.phase.token_drop)
+                drop = drop.to(batch.video.device)
+            tokens = model.encode_tokens(batch.video, drop) if drop is not None else model.encode_tokens(batch.video)
+        if isinstance(model, S2Model):
+            states = model.encode_text(batch.ids, batch.mask)
+            return (model.project_video(model.pool(tokens)), model.project_text(states)), tokens, states
+        return (model.pool(tokens), model.encode_text(batch.ids)), tokens, None
 
-def clip_losses(model: ClipModel, batch: Inputs, phase: Phase) -> dict[str, Tensor]:
-    """The contrastive loss of a clip step."""
-    tokens = batch.tokens
-    if tokens is None:
-        assert batch.video is not None
-        tokens = model.encode_tokens(batch.video)
-    video, text = model.pool(tokens), model.encode_text(batch.ids)
-    return {"vtc": _contrast(video, text, model.temp, batch, phase)}
+    def contrast(self, video: Tensor, text: Tensor, samples: Tensor, families: Tensor) -> dict[str, Tensor]:
+        """VTC over the rows of every process; the binding swaps are left out of it where the phase says so."""
+        video, text = gather(video, self.gradient), gather(text, self.gradient)
+        samples, families = gather(samples), gather(families)
+        swaps = families[:, None] == families[None, :] if self.phase.vtc_negatives == "other_scenes" else None
+        return {"vtc": vtc_loss(video, text, self.model.temp, samples, swaps)}
 
+    def fused(
+        self,
+        model: S2Model,
+        batch: Inputs,
+        draws: Draws,
+        vectors: tuple[Tensor, Tensor],
+        tokens: Tensor,
+        states: Tensor,
+    ) -> dict[str, Tensor]:
+        """Matching and masked words, of the clips of this process."""
+        losses: dict[str, Tensor] = {}
+        if self.phase.vtm or self.phase.mlm:
+            kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
+        if self.phase.vtm:
+            video, text = (v.detach() for v in vectors)
+            negatives = draws.negatives(video, text, model.temp.detach(), batch.samples, self.phase)
+            losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, *negatives)
+        if self.phase.mlm:
+            corrupted, labels = draws.words(batch.ids, batch.mask, self.tokenizer)
+            fused = model.fuse(model.encode_text(corrupted, batch.mask), batch.mask, kv)
+            chosen = labels != -100
+            losses["mlm"] = mlm_loss(model.mlm_logits(fused[chosen])[None], labels[chosen][None])
+        return losses
 
-def _contrast(video: Tensor, text: Tensor, temp: Tensor, batch: Inputs, phase: Phase) -> Tensor:
-    """VTC over the rows of every process; the binding swaps are left out of it where the phase says so."""
-    video, text, samples, families = (gather(rows) for rows in (video, text, batch.samples, batch.families))
-    same_family = families[:, None] == families[None, :]  # bool [B, B]
-    return vtc_loss(video, text, temp, samples, same_family if phase.vtc_negatives == "other_scenes" else None)
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum that is trained on."""
+        return torch.stack([getattr(self.phase, name) * loss for name, loss in losses.items()]).sum()

@@ -5,54 +5,10 @@ import torch
 
 from ivcore import config, schemas, steps
 from ivcore.errors import WorkError
-from ivcore.store import Store
 from ivcore.train import checkpoint, loop
+from tests.ivcore.train.chain import SMALL, Chain
 
 LORA = ("self_attn.q_proj.weight", "self_attn.v_proj.weight")
-
-SMALL = [
-    "data.synthetic.train_clips=48",
-    "data.synthetic.val_clips=8",
-    "data.synthetic.test_clips=8",
-    "frames.workers=1",
-    "train.threads=1",
-    "train.s2.batch_size=16",
-    "train.clip.batch_size=16",
-    'train.s2.phases=[{name="all", steps=12, warmup_steps=2, vtm=1.0, mlm=1.0, token_drop=0.5, batches="families"},'
-    ' {name="last", steps=3, trainable="fusion", vtc=0.0, vtm=1.0, batches="neighbours"}]',
-    'train.clip.phases=[{name="text", steps=4, trainable="clip_text", languages=["en", "zh"], long_share=0.5},'
-    ' {name="pooler", steps=3, trainable="clip", languages=["en", "zh"]}]',
-]
-
-
-class Chain:
-    """Artifacts of the chain in one workspace."""
-
-    def __init__(self, home, sets=()):
-        self.store = Store(home)
-        self.config = config.variants(config.load("demo", [*SMALL, *sets]))[0][2]
-        c = self.config
-        self.manifest = self.run(steps.ingest(self.store, c.data))
-        self.frames = self.run(steps.decode(self.store, c.data, c.frames, self.manifest))
-        first, last = c.train.s2.phases
-        self.first = self.run(self.s2(first, self.frames, None))
-        self.features = self.run(steps.featurize(self.store, c.features, c.train, self.frames, self.first))
-        self.last = self.run(self.s2(last, self.features, self.first))
-
-    def run(self, step):
-        return steps.run(step, self.store)
-
-    def s2(self, phase, inputs, init):
-        return steps.fit_s2(self.store, self.config.model, self.config.train, phase, self.manifest, inputs, init)
-
-    def clip(self, phase, init):
-        c = self.config
-        return steps.fit_clip(self.store, c.model, c.train, phase, self.manifest, self.features, init)
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    return Chain(tmp_path_factory.mktemp("chain"))
 
 
 def files(artifact):
@@ -81,13 +37,13 @@ def test_gathered_gradients_are_the_same_bytes_on_two_threads():
 
 
 def test_every_step_sums_in_one_order(chain, monkeypatch):
-    asked, losses = [], loop.s2_losses
+    asked, losses = [], loop.Objective.forward
 
     def watched(*args):
         asked.append(torch.are_deterministic_algorithms_enabled())
         return losses(*args)
 
-    monkeypatch.setattr(loop, "s2_losses", watched)
+    monkeypatch.setattr(loop.Objective, "forward", watched)
     phase = chain.config.train.s2.phases[0].model_copy(update={"name": "watched", "steps": 2})
     chain.run(chain.s2(phase, chain.frames, None))
     assert asked == [True, True]

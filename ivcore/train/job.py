@@ -1,0 +1,34 @@
+"""A phase to be trained: everything `steps` knows of it, in one value."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ivcore.config import ModelConfig, Phase, StageConfig, TrainConfig
+from ivcore.store import Artifact, Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """One phase of s2 or clip.
+
+    kind: s2 or clip.
+    inputs: frames, or the features of the frozen trunk.
+    init: checkpoint to go on from; None starts s2 anew.
+    place: folder for what is kept while the phase is unfinished; the same for the same recipe.
+    """
+
+    store: Store
+    kind: str
+    model: ModelConfig
+    train: TrainConfig
+    stage: StageConfig
+    phase: Phase
+    manifest: Artifact
+    inputs: Artifact
+    init: Artifact | None
+    place: Path
+
+    @property
+    def text_len(self) -> int:
+        """Tokens of a caption that this kind of model reads."""
+        return self.model.s2_text_len if self.kind == "s2" else self.model.clip_text_len

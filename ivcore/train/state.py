@@ -1,0 +1,126 @@
+"""The state of an unfinished phase on disk: FOLDER/step-000123 with tensors.safetensors and state.json.
+
+A state is written aside, flushed and renamed, so what is seen is whole. The loop is held up as little as can be: the
+tensors are copied beside the next forward and backward (only the next update waits), and written by the same thread.
+"""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ivcore.checkpoints.weights import write_safetensors
+
+SCHEMA = 1  # a state of another schema is not gone on from
+TENSORS, FIGURES = "tensors.safetensors", "state.json"
+
+
+class States:
+    """The newest `keep` states of a phase."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._writing: Future[None] | None = None
+        self._copied = threading.Event()
+        self._copied.set()
+
+    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and figures of the newest state, or None."""
+        for place in reversed(self._all()):
+            figures: dict[str, Any] = json.loads((place / FIGURES).read_text())
+            if figures.pop("schema") == SCHEMA:
+                return load_file(place / TENSORS), figures
+        return None
+
+    @property
+    def busy(self) -> bool:
+        """A state is being written; the next one has to wait."""
+        return self._writing is not None and not self._writing.done()
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
+        """Begin to write the state after `step` steps; call `wait_copied` before a tensor is changed.
+
+        Raises:
+            OSError: if the state before could not be written.
+        """
+        self.wait()
+        self._copied.clear()
+        text = json.dumps({"schema": SCHEMA, **figures})
+        self._writing = self._thread.submit(self._write, f"step-{step:06d}", dict(tensors), text)
+
+    def wait_copied(self) -> None:
+        """Return once the tensors of the last `save` may be changed."""
+        self._copied.wait()
+
+    def wait(self) -> None:
+        """Return once the last state is on disk."""
+        if self._writing is not None:
+            self._writing.result()
+
+    def close(self) -> None:
+        """End the thread; the last state is on disk then."""
+        self._thread.shutdown()
+
+    def _write(self, name: str, tensors: dict[str, Tensor], text: str) -> None:
+        try:
+            copies = {key: value.detach().to("cpu", copy=True) for key, value in tensors.items()}
+        finally:
+            self._copied.set()
+        del tensors
+        aside = self.folder / f".{name}.{os.getpid()}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        write_safetensors(aside / TENSORS, copies, copies.__getitem__)
+        with (aside / FIGURES).open("w") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        _sync(aside)
+        shutil.rmtree(self.folder / name, ignore_errors=True)  # of another schema
+        aside.rename(self.folder / name)
+        _sync(self.folder)
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _all(self) -> list[Path]:
+        """Finished states, oldest first."""
+        return sorted(p for p in self.folder.glob("step-*") if (p / FIGURES).is_file())
+
+
+def model_and_optimiser(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The trained parameters and what the optimiser keeps of each, by name: `model/NAME`, `optimiser/FIELD/NAME`."""
+    tensors = {f"model/{name}": parameter.detach() for name, parameter in named.items()}
+    for name, parameter in named.items():
+        for field, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser/{field}/{name}"] = value
+    return tensors
+
+
+@torch.no_grad()
+def restore(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `model_and_optimiser` named."""
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind == "model":
+            named[name].copy_(value)
+        elif kind == "optimiser":
+            field, _, name = name.partition("/")
+            # The count of steps is read on the CPU, as torch keeps it; the moments lie where the parameter does.
+            optimiser.state[named[name]][field] = value if field == "step" else value.to(named[name].device)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

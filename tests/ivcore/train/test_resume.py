@@ -1,0 +1,187 @@
+"""An interrupted phase goes on from its state and ends as if nothing had been."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ivcore.store import Store
+from ivcore.train.draws import Draws
+from ivcore.train.state import States, model_and_optimiser
+from tests import kill
+from tests.ivcore.train import made_up
+
+ROOT = Path(kill.__file__).parents[1]
+STEPS = 30  # of the phase that is killed
+
+
+class Crash(Exception):
+    pass
+
+
+def run(kind, place, until=None, **train):
+    """The loop over 12 steps, or until a crash; what it ends with."""
+    loop = made_up.loop(kind, made_up.phase(kind, steps=12, loss_every=2), **train)
+    step = loop._step
+
+    def watched(*args):
+        if loop.tally.step == until:
+            raise Crash
+        step(*args)
+
+    loop._step = watched
+    loop.run(made_up.batches(12), lambda figures, step: None, place)
+    return loop
+
+
+@pytest.mark.parametrize("kind", ["s2", "clip"])
+def test_crash_and_resume_ends_with_the_same_bytes(kind, tmp_path):
+    whole = run(kind, tmp_path / "whole")
+    with pytest.raises(Crash):
+        run(kind, tmp_path / "place", until=8, save_every_steps=3)
+    assert [p.name for p in sorted((tmp_path / "place").iterdir())] == ["step-000003", "step-000006"]
+    torch.manual_seed(99)  # whatever was drawn before plays no part
+    again = run(kind, tmp_path / "place", save_every_steps=5)
+    mine, theirs = (model_and_optimiser(x.named, x.optimiser) for x in (again, whole))
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
+    states = [{**x.tally.state(), "seconds": 0} for x in (again, whole)]
+    assert states[0] == states[1] and states[0]["step"] == 12
+
+
+def test_the_newest_states_are_kept_and_a_torn_one_is_not_seen(tmp_path):
+    states = States(tmp_path, keep=2)
+    for step in (1, 2, 10):
+        states.save(step, {"x": torch.full((3,), float(step))}, {"step": step})
+    states.close()
+    (tmp_path / ".step-000011.1.tmp").mkdir()
+    (tmp_path / "step-000012").mkdir()
+    assert sorted(p.name for p in tmp_path.glob("step-*") if list(p.iterdir())) == ["step-000002", "step-000010"]
+    tensors, figures = States(tmp_path, 2).latest()
+    assert tensors["x"].tolist() == [10.0] * 3 and figures == {"step": 10}
+
+
+def test_a_state_of_another_schema_is_passed_over(tmp_path):
+    states = States(tmp_path, keep=2)
+    states.save(3, {"x": torch.zeros(1)}, {"step": 3})
+    states.close()
+    file = tmp_path / "step-000003" / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 0}))
+    assert States(tmp_path, 2).latest() is None
+
+
+def test_what_is_saved_is_what_was_there_before_the_next_update(tmp_path):
+    states, live = States(tmp_path, 1), torch.zeros(2_000_000)
+    states.save(1, {"x": live}, {})
+    states.wait_copied()
+    live += 1
+    states.close()
+    assert not States(tmp_path, 1).latest()[0]["x"].any()
+
+
+def draws(part=0, parts=1, step=4):
+    return Draws(seed=7, phase="p", step=step, text_len=12, part=part, parts=parts)
+
+
+def test_masks_are_those_of_the_whole_batch_however_it_is_divided():
+    tokenizer = made_up.parts("s2")[1]
+    ids, mask = tokenizer.encode(made_up.captions()[:8], 12)
+    whole, words = draws().token_drop(8, 64, 0.5), draws().words(ids, mask, tokenizer)
+    halves = [draws(i, 2) for i in range(2)]
+    assert torch.equal(whole, torch.cat([d.token_drop(4, 64, 0.5) for d in halves]))
+    for i, d in enumerate(halves):
+        own = slice(4 * i, 4 * i + 4)
+        length = int(mask[own].sum(1).max())  # padded to the part's longest
+        corrupted, labels = d.words(ids[own, :length], mask[own, :length], tokenizer)
+        assert torch.equal(corrupted, words[0][own, :length]) and torch.equal(labels, words[1][own, :length])
+    assert not torch.equal(whole, draws(step=5).token_drop(8, 64, 0.5))
+
+
+@pytest.fixture(scope="module")
+def trained(chain, tmp_path_factory):
+    """A workspace with a long phase of each kind, unbroken."""
+    home = tmp_path_factory.mktemp("trained") / "ws"
+    shutil.copytree(chain.store.home, home)
+    for kind in ("s2", "clip"):
+        kill.finish(command(home, kind))
+    return home
+
+
+def command(home, kind):
+    return [sys.executable, "-m", "tests.ivcore.train.train_phase", str(home), kind, str(STEPS)]
+
+
+def record(home, kind):
+    """The record of the long phase, and its folder."""
+    found = [a for a in Store(home).all() if a.kind == kind and a.record()["facts"]["phase"] == "long"]
+    assert len(found) == 1
+    return found[0].record(), found[0].path
+
+
+def unfinished(home):
+    return sorted((home / "cache" / "training").glob("*/step-*"))
+
+
+def check_killed(trained, home, kind, seed):
+    """Killed once a seeded step is saved, and again later; the third run ends with the bytes of the unbroken one."""
+    chance = random.Random(seed)
+    shutil.copytree(trained, home)
+    shutil.rmtree(record(home, kind)[1])
+    first, last = 0, STEPS - 2
+    for _ in range(2 if seed % 2 else 1):
+        first = chance.randint(first + 1, max(first + 1, last - 1))
+        if first > last:
+            break
+
+        def reached(step=first):
+            return any(int(p.name[5:]) >= step for p in unfinished(home))
+
+        assert kill.kill(command(home, kind), home, when=reached).landed
+        first = int(unfinished(home)[-1].name[5:])
+    kill.finish(command(home, kind))
+    assert kill.hashes(home) == kill.hashes(trained)
+    assert record(home, kind)[0]["measured"]["resumed_from"] >= first > 0
+    assert not unfinished(home)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("s2", 1), ("clip", 2)])
+def test_killed_and_run_again_ends_with_the_same_bytes(trained, tmp_path, kind, seed):
+    check_killed(trained, tmp_path / "ws", kind, seed)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(3, 13))
+@pytest.mark.parametrize("kind", ["s2", "clip"])
+def test_ten_kills_of_each(trained, tmp_path, kind, seed):
+    check_killed(trained, tmp_path / "ws", kind, seed)
+
+
+def test_sigterm_saves_and_exits(tmp_path):
+    def term(figures, step):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    loop = made_up.loop("clip", made_up.phase("clip", steps=15))
+    with pytest.raises(SystemExit) as stopped:
+        loop.run(made_up.batches(15), term, tmp_path)
+    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000010"]
+
+
+def test_sigterm_goes_on_to_whoever_listened_before(tmp_path):
+    def listener(number, frame):
+        raise Crash
+
+    before = signal.signal(signal.SIGTERM, listener)
+    try:
+        loop = made_up.loop("clip", made_up.phase("clip", steps=15))
+        with pytest.raises(Crash):
+            loop.run(made_up.batches(15), lambda figures, step: os.kill(os.getpid(), signal.SIGTERM), tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["step-000010"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
