@@ -13,12 +13,11 @@ from tasks.pipeline import Pipeline, Reference, Variant, pipeline
 def make_scores(variant: Variant, trained: Trained) -> dict[str, Reference]:
     """Scores of both models, named ARM.SEED.MODEL; of s2 alone in an arm without clip."""
     config = variant.config
-    models = {checkpoint["kind"]: checkpoint for checkpoint in (trained.s2, trained.clip)}
     return {
         f"{variant.arm}.{variant.seed}.{checkpoint['kind']}": variant.do(
-            score, config.eval, config.train, trained.manifest, trained.features, checkpoint
+            score, config.eval, config.train, trained.manifest, features, checkpoint
         )
-        for checkpoint in models.values()
+        for checkpoint, features in trained.models
     }
 
 

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.evaluate import make_scores
 from flows.prepare import make_frames, make_manifest
-from flows.train import Trained, make_clip, make_features, make_s2
+from flows.train import make_clip, make_models, make_s2, make_start
 from ivcore.config import RunConfig
 from tasks.pipeline import Variant, pipeline
 
@@ -15,6 +15,9 @@ StepName = Literal["ingest", "decode", "fit_s2", "featurize", "fit_clip", "score
 
 def up_to(variant: Variant, last: str) -> None:
     """The chain of one variant until the step `last` is done."""
+    if last == "score":
+        make_scores(variant, make_models(variant))
+        return
     manifest = make_manifest(variant)
     if last == "ingest":
         return
@@ -24,12 +27,10 @@ def up_to(variant: Variant, last: str) -> None:
     s2 = make_s2(variant, manifest, frames)
     if last == "fit_s2":
         return
-    features = make_features(variant, frames, s2)
+    start, features = make_start(variant, frames, s2)
     if last == "featurize":
         return
-    clip = make_clip(variant, manifest, frames, features, s2)
-    if last == "score":
-        make_scores(variant, Trained(manifest, features, s2, clip))
+    make_clip(variant, manifest, frames, start, features)
 
 
 @flow(name="single", persist_result=False)

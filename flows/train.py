@@ -10,7 +10,7 @@ from ivcore.config import RunConfig
 from ivcore.errors import UserError
 from tasks.data import featurize
 from tasks.pipeline import Reference, Variant, pipeline
-from tasks.training import fit_clip, fit_s2
+from tasks.training import adopt, fit_clip, fit_s2
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Trained:
     """What training leaves for scoring."""
 
     manifest: Reference
-    features: Reference
-    s2: Reference
-    clip: Reference
+    models: list[tuple[Reference, Reference]]  # checkpoint, and the features of its trunk
 
 
-def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Reference:
-    """The last s2 checkpoint."""
+def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Reference | None:
+    """The last s2 checkpoint; None in a run of clip alone."""
     config, checkpoint = variant.config, None
+    if config.model.s2_init:
+        checkpoint = variant.do(adopt, "s2", config.model, config.frames)
     for phase in config.train.s2.phases:
         inputs = frames
         if phase.reads_features:  # the trunk is frozen: its features do, and they are quicker
@@ -33,8 +33,10 @@ def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Referen
                 raise UserError(f"train.s2.phases.{phase.name} comes first and must train all, not {phase.trainable}")
             inputs = make_features(variant, frames, checkpoint)
         checkpoint = variant.do(fit_s2, config.model, config.train, phase, manifest, inputs, checkpoint)
-    if checkpoint is None:
-        raise UserError("train.s2.phases is empty; clip begins from s2, so give it one phase at least")
+    if checkpoint is None and not config.model.clip_init:
+        raise UserError(
+            "train.s2.phases is empty; give it one phase at least, or imported weights: model.s2_init, model.clip_init"
+        )
     return checkpoint
 
 
@@ -43,15 +45,25 @@ def make_features(variant: Variant, frames: Reference, checkpoint: Reference) ->
     return variant.do(featurize, variant.config.features, variant.config.train, frames, checkpoint)
 
 
+def make_start(variant: Variant, frames: Reference, s2: Reference | None) -> tuple[Reference, Reference]:
+    """What clip begins from, imported clip weights or s2, and the features of its trunk."""
+    config = variant.config
+    start = variant.do(adopt, "clip", config.model, config.frames) if config.model.clip_init else s2
+    assert start is not None  # make_s2 saw to it
+    return start, make_features(variant, frames, start)
+
+
 def make_clip(
-    variant: Variant, manifest: Reference, frames: Reference, features: Reference, s2: Reference
-) -> Reference:
-    """The last clip checkpoint, begun from s2; s2's own where no clip phase is asked for."""
-    config, checkpoint = variant.config, s2
+    variant: Variant, manifest: Reference, frames: Reference, start: Reference, features: Reference
+) -> tuple[Reference, Reference]:
+    """The last clip checkpoint and the features of its trunk; the start's own where no clip phase is asked for."""
+    config, checkpoint = variant.config, start
     for phase in config.train.clip.phases:
         inputs = features if phase.reads_features else frames
         checkpoint = variant.do(fit_clip, config.model, config.train, phase, manifest, inputs, checkpoint)
-    return checkpoint
+        if not phase.reads_features:  # the trunk moved
+            features = make_features(variant, frames, checkpoint)
+    return checkpoint, features
 
 
 def make_models(variant: Variant) -> Trained:
@@ -59,8 +71,14 @@ def make_models(variant: Variant) -> Trained:
     manifest = make_manifest(variant)
     frames = make_frames(variant, manifest)
     s2 = make_s2(variant, manifest, frames)
-    features = make_features(variant, frames, s2)
-    return Trained(manifest, features, s2, make_clip(variant, manifest, frames, features, s2))
+    start, features = make_start(variant, frames, s2)
+    clip = make_clip(variant, manifest, frames, start, features)
+    if s2 is None:
+        return Trained(manifest, [clip])
+    # clip's own start has features of its own; else both stand on one trunk
+    own = make_features(variant, frames, s2) if variant.config.model.clip_init else features
+    models = [(s2, own)] + ([clip] if clip[0]["kind"] == "clip" else [])
+    return Trained(manifest, models)
 
 
 @flow(name="train", persist_result=False)

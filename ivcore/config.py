@@ -94,10 +94,19 @@ class DataConfig(Branch):
         "each", description="dataset upstream: each caption is a query, or those of a video are joined."
     )
     language: Language = Field("en", description="datasets upstream*: language of the captions.")
+    shares: tuple[float, float, float] = Field(
+        (0.8, 0.1, 0.1), description="Shares of train, val and test, drawn by content, where no split is given."
+    )
     max_failed_share: float = Field(
         0.5, ge=0, le=1, description="Stop when more than this share of the clips cannot be read (0-1)."
     )
     synthetic: SyntheticConfig = Field(SyntheticConfig(), description="Used when dataset is synthetic.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "DataConfig":
+        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"shares = {list(self.shares)} must be shares of train, val and test that add up to 1")
+        return self
 
 
 class FramesConfig(Branch):
@@ -140,6 +149,16 @@ class ModelConfig(Branch):
     """Which model size; the numbers are in ivcore/models/sizes."""
 
     size: str = Field("tiny", description="A file of ivcore/models/sizes: tiny, S14, B14, L14, 1B, 6B.")
+    s2_init: str | None = Field(
+        None,
+        description="Folder that `iv import` made; s2 begins from it, and with no s2 phase it is judged as it is.",
+        json_schema_extra={"recipe": False},  # what is in it decides: an input of the first phase
+    )
+    clip_init: str | None = Field(
+        None,
+        description="Likewise for clip, which else begins from s2's trunk.",
+        json_schema_extra={"recipe": False},
+    )
     s2_vocab: int = Field(1000, ge=32, description="Largest vocabulary trained for s2's text encoder (tiny size only).")
     clip_vocab: int = Field(
         2000, ge=32, description="Largest vocabulary trained for clip's text tower (tiny size only)."
@@ -155,7 +174,8 @@ class Phase(Branch):
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the phase; --set reaches it as phases.NAME.")
-    steps: int = Field(ge=1, description="Optimiser steps.")
+    steps: int = Field(0, ge=0, description="Optimiser steps; 0: as many as `epochs` come to.")
+    epochs: float = Field(0.0, ge=0, description="Passes over the training clips, in place of `steps`.")
     trainable: Literal[
         "all", "clip", "clip_projection", "clip_lora", "clip_text", "clip_trunk", "fusion", "vtc_head"
     ] = Field(
@@ -163,6 +183,7 @@ class Phase(Branch):
     )
     lr_scale: float = Field(1.0, gt=0, description="Multiplies the stage's learning rate.")
     warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
+    warmup_epochs: float = Field(0.0, ge=0, description="The warm-up in epochs, in place of `warmup_steps`.")
     decay_from: float = Field(0.5, ge=0, le=1, description="Share of the steps after which the learning rate falls.")
     end_lr_factor: float = Field(
         0.05, ge=0, le=1, description="Learning rate at the last step, as a share of the peak."
@@ -190,6 +211,18 @@ class Phase(Branch):
     )
     languages: tuple[Language, ...] = Field(("en",), min_length=1, description="Caption languages, one drawn a batch.")
     long_share: float = Field(0.0, ge=0, le=1, description="Share of the batches that read long captions.")
+
+    @model_validator(mode="after")
+    def _length(self) -> "Phase":
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError(f"steps = {self.steps} and epochs = {self.epochs:g}: give one of them")
+        return self
+
+    def in_steps(self, steps_per_epoch: int) -> "Phase":
+        """The same phase with its epochs counted out in steps."""
+        steps = self.steps or max(1, round(self.epochs * steps_per_epoch))
+        warmup = round(self.warmup_epochs * steps_per_epoch) if self.warmup_epochs else self.warmup_steps
+        return self.model_copy(update={"steps": steps, "epochs": 0.0, "warmup_steps": warmup, "warmup_epochs": 0.0})
 
     @property
     def reads_features(self) -> bool:

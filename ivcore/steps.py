@@ -121,6 +121,18 @@ def fit_s2(
     return _fit("s2", store, model, train, train.s2, phase, manifest, inputs, init)
 
 
+def adopt(kind: str, model: ModelConfig, frames: FramesConfig) -> Step:
+    """model.s2_init or model.clip_init -> the checkpoint that the stage begins from."""
+    from ivcore.checkpoints import adopting
+
+    config = adopting.recipe(kind, model, frames)
+
+    def make(draft: Draft, log: Log) -> None:
+        adopting.adopt(draft, kind, model, config)
+
+    return Step(f"fit_{kind}", kind, config, {}, make, label="imported")
+
+
 def featurize(store: Store, features: FeaturesConfig, train: TrainConfig, frames: Artifact, encoder: Artifact) -> Step:
     """Frames -> token and pooled features of a checkpoint's vision tower.
 

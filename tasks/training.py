@@ -1,14 +1,20 @@
-"""Tasks that train: fit_s2, fit_clip."""
+"""Tasks that train: fit_s2, fit_clip; and adopt, which takes what was trained elsewhere."""
 
 from typing import Any
 
 from prefect.states import State
 
 from ivcore import steps
-from ivcore.config import ModelConfig, Phase, StageConfig, TrainConfig
+from ivcore.config import FramesConfig, ModelConfig, Phase, StageConfig, TrainConfig
 from ivcore.steps import Step
 from tasks import registry
 from tasks.step import Reference, Where, execute, prefect_context, step_task
+
+
+@step_task("adopt")
+def adopt(where: Where, kind: str, model: ModelConfig, frames: FramesConfig) -> State[Any]:
+    """An imported folder -> the checkpoint that the stage `kind` begins from."""
+    return execute(where, steps.adopt(kind, model, frames))
 
 
 @step_task("fit_s2")

@@ -210,7 +210,9 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 
 def _fit_tokenizer(words: Tokenizer, config: S2Config | ClipConfig, path: Path | None) -> None:
-    size, kind = config.text_shape().vocab_size, "bert" if isinstance(config, S2Config) else "llama"
+    shape = config.text_shape()
+    size = shape.vocab_size
+    kind = {"llama": "llama", "mobileclip": "clip_bpe"}.get(getattr(shape, "kind", ""), "bert")
     if words.vocab_size != size or words.kind != kind:
         raise UserError(
             f"--tokenizer {path} is of kind {words.kind} with {words.vocab_size} pieces; the model reads {kind} ids "

@@ -1,7 +1,9 @@
-"""Captions to token ids, under the rules of the two published text encoders.
+"""Captions to token ids, under the rules of the published text encoders.
 
 bert (s2): [CLS] in front and no [SEP] behind, padded with [PAD] = 0. llama (clip): "summarize:" in front of the text,
 begin = 1, end = 2, padded on the right with 0; truncation keeps the end. Both lower-case and split Han characters.
+clip_bpe (clip-S14, B14, L14): CLIP's byte pairs between its begin and end, padded with 0 to the full length, always:
+that tower stretches its position table over shorter rows.
 B captions, L tokens.
 """
 
@@ -18,14 +20,15 @@ from ivcore.data import wordpieces
 from ivcore.data.text import pre_text
 from ivcore.errors import UserError
 
-Kind = Literal["bert", "llama"]
+Kind = Literal["bert", "llama", "clip_bpe"]
 FILE = "tokenizer.json"
 SPECIAL: dict[str, tuple[str, ...]] = {
     "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "llama": ("<unk>", "<s>", "</s>"),
+    "clip_bpe": ("<|startoftext|>", "<|endoftext|>"),
 }
 UNKNOWN = {"bert": "[UNK]", "llama": "<unk>"}
-PREFIX = {"bert": "", "llama": "summarize:"}
+PREFIX = {"bert": "", "llama": "summarize:", "clip_bpe": ""}
 
 
 class Tokenizer:
@@ -34,12 +37,13 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         """`backend` knows the pieces; which special pieces it has says which rules hold."""
         self.backend = backend
-        self.kind: Kind = "bert" if backend.token_to_id("[CLS]") is not None else "llama"
+        known: tuple[tuple[Kind, str], ...] = (("bert", "[CLS]"), ("clip_bpe", "<|endoftext|>"))
+        self.kind: Kind = next((k for k, piece in known if backend.token_to_id(piece) is not None), "llama")
         ids = [backend.token_to_id(piece) for piece in SPECIAL[self.kind]]
         if None in ids or (self.kind == "llama" and ids != [0, 1, 2]):
             raise UserError(f"the vocabulary lacks one of {', '.join(SPECIAL[self.kind])}, or has it elsewhere")
         self.special_ids: tuple[int, ...] = tuple(ids)
-        self.pad_id = self.special_ids[0]
+        self.pad_id = 0 if self.kind == "clip_bpe" else self.special_ids[0]
         self.mask_id: int | None = self.special_ids[4] if self.kind == "bert" else None
         self.vocab_size: int = backend.get_vocab_size()
 
@@ -82,12 +86,12 @@ class Tokenizer:
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
     def encode(self, texts: list[str], max_len: int) -> tuple[Tensor, Tensor]:
-        """Token ids and mask (1 = a token), int64 [B, L], padded to the longest of the batch, L <= max_len.
+        """Token ids and mask (1 = a token), int64 [B, L], padded to the longest of the batch (clip_bpe: to max_len).
 
         The texts are made plain with pre_text first.
         """
         lists = self.ids([PREFIX[self.kind] + pre_text(text) for text in texts], max_len)
-        longest = max(map(len, lists), default=0)
+        longest = max_len if self.kind == "clip_bpe" else max(map(len, lists), default=0)
         ids = torch.full((len(lists), longest), self.pad_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, some in enumerate(lists):
@@ -100,7 +104,8 @@ class Tokenizer:
         pieces = [e.ids for e in self.backend.encode_batch(texts, add_special_tokens=False)]
         if self.kind == "bert":
             return [[self.special_ids[2], *some[: max_len - 1]] for some in pieces]
-        return [[self.special_ids[1], *some[: max_len - 2], self.special_ids[2]] for some in pieces]
+        begin, end = self.special_ids[-2:]
+        return [[begin, *some[: max_len - 2], end] for some in pieces]
 
 
 def wordpieces_of(vocab: dict[str, int], kind: Kind) -> tokenizers.Tokenizer:

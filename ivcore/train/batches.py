@@ -54,7 +54,7 @@ class Batches:
 
     def __init__(self, captions: Captions, clip_ids: Sequence[str], phase: Phase, batch_size: int, seed: int) -> None:
         """`clip_ids` are the rows of the input artifact; only those of the training split are used."""
-        self.phase, self.seed = phase, seed
+        self.seed = seed
         row_of = {clip: row for row, clip in enumerate(clip_ids)}
         self.texts: dict[Kind, dict[int, list[str]]] = {}  # in the order in which a clip shows them
         for language in phase.languages:
@@ -72,6 +72,8 @@ class Batches:
         number: dict[str, int] = {}
         self.family = np.array([number.setdefault(captions.family(clip), len(number)) for clip in clip_ids])
         self.batch_size = min(batch_size, min(len(t) for t in self.texts.values()))
+        clips = set().union(*self.texts.values())
+        self.phase = phase.in_steps(max(1, len(clips) // self.batch_size))  # epochs counted out in steps
         self.neighbours: dict[int, np.ndarray] | None = None  # set before batches of neighbours are asked for
 
     def __iter__(self) -> Iterator[Batch]:

@@ -58,6 +58,7 @@ def fit(draft: Draft, job: Job, log: Log) -> None:
     model.to(device).train()
     source = begin.source(job)
     batches = begin.batches(job, captions, model, tokenizer, source, device)
+    phase = batches.phase  # epochs counted out in steps
     loop = Loop(model, tokenizer, source, train, job.stage, phase, job.text_len, device)
     resumed = loop.run(batches, log, job.place)
     tally = loop.tally

@@ -19,7 +19,7 @@ from ivcore.store import Store, sha256_file
 
 CARD = Card(
     name="A folder of videos",
-    split="train, val, test: as you say, else 80 / 10 / 10 by content",
+    split="train, val, test: as you say, else data.shares by content",
     caption_rule="each",
     languages=annotations.LANGUAGES,
     licence="that of your videos",
@@ -38,9 +38,10 @@ Row = dict[str, Any]
 def recipe(data: DataConfig) -> dict[str, Any]:
     """Digests of the annotation file and of the bytes of every video; where the folder lies does not matter."""
     folder = root_folder(data)
-    paths = [row["path"] for row in _given(data, folder)]
+    given = _given(data, folder)
+    shares = {} if all(row["split"] for row in given) else {"shares": list(data.shares)}
     file = sha256_file(Path(data.annotations)) if data.annotations else None
-    return {"dataset": "folder", "annotations_sha256": file, **digests(folder, paths)}
+    return {"dataset": "folder", "annotations_sha256": file, **digests(folder, (r["path"] for r in given)), **shares}
 
 
 def root(store: Store, data: DataConfig) -> Path:
@@ -61,7 +62,7 @@ def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
         clip = {
             "clip_id": clip_id,
             "path": given["path"],
-            "split": given["split"] or _split(root / given["path"]),
+            "split": given["split"] or _split(root / given["path"], data.shares),
             "family": given["family"] or clip_id,
             "start_s": given["start_s"],
             "end_s": given["end_s"],
@@ -149,12 +150,14 @@ def _clip_id(row: Row) -> str:
     return f"{row['path']}@{row['start_s'] or 0:g}-{end}"
 
 
-def _split(path: Path) -> str:
-    """80 / 10 / 10 by content, so that copies of a video stay in one split and a new video moves no other."""
+def _split(path: Path, shares: tuple[float, float, float]) -> str:
+    """Drawn by content, so that copies of a video stay in one split and a new video moves no other."""
     digest = _digest(path)
     text = digest if len(digest) == 64 else path.name
-    tenth = int(hashlib.sha256(f"split {text}".encode()).hexdigest(), 16) % 10
-    return "train" if tenth < 8 else "val" if tenth == 8 else "test"
+    number = int(hashlib.sha256(f"split {text}".encode()).hexdigest(), 16)
+    drawn = (number % 10 + number // 10 % 100 / 100) / 10
+    train, val, _ = shares
+    return "train" if drawn < train else "val" if drawn < train + val else "test"
 
 
 def _digest(path: Path) -> str:
