@@ -152,3 +152,16 @@ def test_a_missing_or_damaged_tokenizer_is_said(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
     with pytest.raises(UserError, match="not one word"):
         Tokenizer.train([], 50, "bert")
+
+
+def test_clip_byte_pairs_are_padded_to_the_full_length() -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models
+
+    pieces = ["!", "a", "b", "ab", "<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: n for n, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(Backend(models.BPE(vocab, [("a", "b")])))
+    assert tokenizer.kind == "clip_bpe" and tokenizer.mask_id is None
+    ids, mask = tokenizer.encode(["Ab", "aaaaaaaa"], 6)
+    assert ids.tolist() == [[4, 3, 5, 0, 0, 0], [4, 1, 1, 1, 1, 5]]  # the end stays, and is the highest id
+    assert mask.tolist() == [[1, 1, 1, 0, 0, 0], [1] * 6]
