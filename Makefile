@@ -1,10 +1,10 @@
-# The words: setup fmt check test demo bench docs chaos. Each ends by printing its figure on the last line.
+# The words: setup fmt check test e2e demo bench docs chaos. Each ends by printing its figure on the last line.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: setup fmt check test demo bench docs chaos lock
+.PHONY: setup fmt check test e2e demo bench docs chaos lock
 
 setup: $(STAMP)
 	@echo "setup: $$($(BIN)/python --version), $$($(BIN)/pip list --format=freeze | wc -l) packages in $(VENV)"
@@ -26,7 +26,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 -m "not chaos"
+	$(BIN)/pytest -n 2 -m "not chaos and not e2e"
+
+e2e: $(STAMP)
+	$(BIN)/pytest -m e2e
 
 demo: $(STAMP)
 	$(BIN)/iv demo

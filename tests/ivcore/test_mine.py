@@ -1,15 +1,13 @@
 """Twenty videos of one's own and a csv of captions: the named run `mine`, from files to verdict."""
 
-import csv
 import json
 
-import numpy as np
 import pytest
 
 from ivcore import config, steps
-from ivcore.data.shapes.drawing import encode
 from ivcore.errors import UserError
 from ivcore.store import Store
+from tests import own_videos
 
 FEW = [
     *(f"train.{stage}.phases.{phase}.steps=4" for stage, phase in (("s2", "pretrain"), ("clip", "text"))),
@@ -23,19 +21,7 @@ FEW = [
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """20 videos of a brightening square, each another colour, and two languages of captions without a split."""
-    root = tmp_path_factory.mktemp("videos")
-    with (root / "captions.csv").open("w", newline="") as f:
-        table = csv.writer(f)
-        table.writerow(["path", "caption", "language"])
-        for n in range(20):
-            video = np.zeros((8, 48, 64, 3), np.uint8)
-            video[:, 8:40, 8:40] = np.random.default_rng(n).integers(40, 255, 3)
-            video[4:] //= 2
-            encode(root / f"{n:02}.mp4", video, 4)
-            table.writerow([f"{n:02}.mp4", f"square number {n}, which turns dark", "en"])
-            table.writerow([f"{n:02}.mp4", f"cuadrado número {n}", "es"])
-    return root
+    return own_videos.make(tmp_path_factory.mktemp("videos"))
 
 
 def test_twenty_videos_come_to_a_verdict(videos, tmp_path):
