@@ -1,4 +1,4 @@
-"""Training started by Prefect's REST API on a user's own videos: what MLflow shows of it, and the versions it leaves."""
+"""Training started by Prefect's REST API on one's own videos: what MLflow shows of it, and the versions it leaves."""
 
 import json
 
