@@ -198,8 +198,7 @@ def _match(
     """Matching logits of each direction's own k candidates, UNSCORED elsewhere."""
     assert isinstance(encoder.model, S2Model) and texts.states is not None and texts.mask is not None
     pairs = unite(tops["t2v"], tops["v2t"], part.asked)
-    with encoder.arithmetic():
-        logits = rerank(encoder.model, texts.states, texts.mask, tokens_of, pairs)
+    logits = rerank(encoder.model, texts.states, texts.mask, tokens_of, pairs, encoder.dtype)
     logits = logits.clamp(min=UNSCORED + 1)  # whoever was looked at stands before whoever was not
     num_texts = len(part.captions)
     known = pairs[:, 1] * num_texts + pairs[:, 0]  # sorted: by video, then text

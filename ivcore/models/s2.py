@@ -78,9 +78,11 @@ class S2Model(VideoTextModel):
 
     def video_kv(self, tokens: Tensor) -> list[KeyValue]:
         """Keys and values of each fusion layer, projected once a video: [V, 1+K, C] -> (k, v), each [V, A, 1+K, D]."""
-        if self.config.fusion_width:
-            tokens = self.av_concat_vision_proj(tokens)  # [V, 1+K, fusion width]
-        return self.text_encoder.video_kv(tokens)
+        return self.text_encoder.video_kv(self.fusion_tokens(tokens))
+
+    def fusion_tokens(self, tokens: Tensor) -> Tensor:
+        """What the fusion layers read: [V, 1+K, C] -> [V, 1+K, fusion width], or the tokens as they are."""
+        return self.av_concat_vision_proj(tokens) if self.config.fusion_width else tokens
 
     def fuse(self, states: Tensor, mask: Tensor, kv: list[KeyValue], video_index: Tensor | None = None) -> Tensor:
         """Text states that have read a video: [P, L, H] -> [P, L, H]; P pairs.
