@@ -76,7 +76,10 @@ def run() -> list[dict]:
                 "ours": float(np.median(times[name])),
                 "baseline": float(np.median(times["plain"])),
                 "unit": "s",
-                "spread": {"ours": [min(times[name]), max(times[name])], "plain": [min(times["plain"]), max(times["plain"])]},
+                "spread": {
+                    "ours": [min(times[name]), max(times[name])],
+                    "plain": [min(times["plain"]), max(times["plain"])],
+                },
                 "equal": bound is None or worst <= bound,
                 "how_equal": f"largest difference of a score {worst:.1e} over {len(expected)} pairs"
                 + ("" if bound else f", the scores' own spread being {float(theirs.std()):.2f}")

@@ -32,7 +32,7 @@ VERSIONS = {
     "features": 2,
     "s2": 7,
     "clip": 6,
-    "scores": 2,
+    "scores": 3,
     "report": 5,
 }
 

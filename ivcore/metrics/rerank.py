@@ -168,7 +168,7 @@ def _bounds(model: S2Model, layer: FusionLayer, dtype: torch.dtype, max_bytes: i
 
 
 def _blocks(pairs: np.ndarray, lengths: np.ndarray, max_rows: int, max_videos: int) -> Iterator[list[np.ndarray]]:
-    """Numbers of the pairs in blocks of whole videos; a block is one part, or the parts of one video with many texts."""
+    """Numbers of the pairs in blocks of whole videos: one part, or the parts of one video with many texts."""
     order = np.lexsort((lengths[pairs[:, 0]], pairs[:, 1]))  # by video, then length of text
     rows = lengths[pairs[order, 0]].cumsum()
     ends = np.append(np.flatnonzero(np.diff(pairs[order, 1])) + 1, len(order))[: len(order)]

@@ -91,6 +91,7 @@ def test_keys_and_values_or_tokens_read_alike(model, folds):
 
 
 def test_without_onednn_the_same(model):
+    assert not torch.backends.mkldnn.is_available() or hasattr(torch.ops.mkldnn, "_linear_pointwise")
     tokens, t2v, v2t = candidates()
     args = (model, *texts(model, TEXTS), lambda rows: tokens[torch.from_numpy(rows)], unite(t2v, v2t))
     with mock.patch.object(packed, "product", torch.nn.functional.linear):

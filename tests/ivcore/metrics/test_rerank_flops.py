@@ -27,7 +27,7 @@ def plain_flops(text: BertShape, calls: int, k: int, padded: int, n: int, c: int
 def packed_flops(
     text: BertShape, texts: int, videos: int, pairs: int, length: int, n: int, c: int, folds: bool | None = None
 ) -> int:
-    """Every pair once, every video once, no padding, the last layer for one row; folded or not, or the lesser of both."""
+    """Every pair and video once, no padding, the last layer for one row; folded or not, None: the lesser of both."""
     h, f, heads = text.hidden_size, text.intermediate_size, text.num_attention_heads
     layers = text.num_hidden_layers - text.fusion_layer
     total = texts * length * (8 * h * h + 4 * length * h + 2 * h * h)  # the first self-attention, and the queries
