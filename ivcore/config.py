@@ -188,6 +188,11 @@ class Phase(Branch):
     end_lr_factor: float = Field(
         0.05, ge=0, le=1, description="Learning rate at the last step, as a share of the peak."
     )
+    schedule: Literal["level", "published"] = _when_set(
+        "level",
+        "level: warm-up from nothing, the peak until decay_from, then half a cosine; "
+        "published: warm-up from end_lr_factor, then half a cosine over all that is left.",
+    )
     batches: Literal["random", "families", "neighbours"] = Field(
         "random",
         description="random clips; families: a scene with its swaps; neighbours: clips the model confuses.",
@@ -240,6 +245,15 @@ class StageConfig(Branch):
     )
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's betas (published: 0.9, 0.98).")
     grad_clip: float = Field(1.0, ge=0, description="Largest global gradient norm; 0: none.")
+    different_lr: dict[str, float] = _when_set(
+        {}, "Factors on the learning rate, by regular expression on parameter names; the first that is found counts."
+    )
+    accumulate: int = _when_set(
+        1, "Parts a batch is worked through in, one after the other; each part is contrasted within itself.", ge=1
+    )
+    validate_every: int = _when_set(0, "Steps between two looks at retrieval on the split val; 0: none.", ge=0)
+    patience: int = _when_set(0, "Stop after so many looks without a better R@1; 0: never.", ge=0)
+    keep: Literal["last", "best"] = _when_set("last", "The checkpoint of a phase: its last step, or its best R@1.")
     phases: tuple[Phase, ...] = Field(description="What is trained, in order; none: the stage is left out (clip only).")
 
 
@@ -254,6 +268,26 @@ class TrainConfig(Branch):
     threads: int = Field(
         2, ge=1, description="CPU threads; a part of the recipe, since sums depend on it in the last bit."
     )
+    weights: Literal["float32", "bfloat16"] = _when_set(
+        "float32", "Type of the weights while they train; bfloat16 is pure, without a float32 copy (published clip)."
+    )
+    compile: bool = _when_set(False, "Compile the towers' blocks with torch.compile; sums differ in the last bits.")
+    vtc_gradient: Literal["full", "local_slice"] = _when_set(
+        "full", "Gradient of the contrast over ranks; local_slice: 1/ranks of it, as upstream's gather."
+    )
+    checkpoint_vision: int = _speed_only(0, "Vision blocks that compute twice to save memory, from the first.", ge=0)
+    checkpoint_text: bool = _speed_only(False, "Text layers compute twice to save memory.")
+    ranks: int = _speed_only(
+        1,
+        "Processes that train together, each on its part of every batch. Sums differ in the last bits; matching "
+        "negatives come from a process's own part, as published.",
+        ge=1,
+    )
+    parallel: Literal["ddp", "fsdp2"] = _speed_only(
+        "ddp", "ddp: a whole model in every process; fsdp2: shards, for models that do not fit."
+    )
+    on_nan: Literal["stop", "skip"] = _speed_only("stop", "At a loss or gradient that is no number: stop, or skip.")
+    max_skips: int = _speed_only(10, "Batches that may be skipped in a phase before it stops.", ge=0)
     save_every_steps: int = _speed_only(0, "Save the unfinished phase after so many steps; 0: by the clock.", ge=0)
     save_every_min: float = _speed_only(5.0, "Save the unfinished phase after so many minutes; 0: never.", ge=0)
     keep_states: int = _speed_only(2, "Saved states of an unfinished phase that are kept, the newest ones.", ge=1)

@@ -176,8 +176,8 @@ def _fit(
     """A phase's recipe is the stage's optimiser, the phase itself and what every stage shares: not the other phases."""
 
     def make(draft: Draft, log: Log) -> None:
+        from ivcore.train.fit import fit
         from ivcore.train.job import Job
-        from ivcore.train.loop import fit
 
         place = store.home / "cache" / "training" / f"{kind}-{step.key}"
         fit(draft, Job(store, kind, model, train, stage, phase, manifest, inputs, init, place), log)

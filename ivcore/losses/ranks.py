@@ -32,6 +32,18 @@ def gather(own: Tensor, gradient: Gradient = "full") -> Tensor:
     return whole
 
 
+def share(count: Tensor) -> Tensor:
+    """W times this rank's share of a count over all ranks, float32: a mean of means, weighted so, is the mean of all.
+
+    1 without a process group.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return torch.ones((), device=count.device)
+    whole = count.clone()
+    dist.all_reduce(whole)
+    return dist.get_world_size() * count.float() / whole.clamp(min=1).float()
+
+
 def _all(own: Tensor) -> list[Tensor]:
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own.contiguous())

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ivcore.config import ModelConfig, Phase, StageConfig, TrainConfig
 from ivcore.store import Artifact, Store
@@ -32,3 +33,21 @@ class Job:
     def text_len(self) -> int:
         """Tokens of a caption that this kind of model reads."""
         return self.model.s2_text_len if self.kind == "s2" else self.model.clip_text_len
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values, for another process; `Job.of` reads them."""
+        branches = {name: getattr(self, name).model_dump(mode="json") for name in BRANCHES}
+        artifacts = {name: found.id if (found := getattr(self, name)) else None for name in ARTIFACTS}
+        return {"home": str(self.store.home), "kind": self.kind, "place": str(self.place), **branches, **artifacts}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Job":
+        """The job that `state` describes."""
+        store = Store(Path(state["home"]))
+        branches: dict[str, Any] = {name: kind.model_validate(state[name]) for name, kind in BRANCHES.items()}
+        artifacts: dict[str, Any] = {name: store.get(state[name]) if state[name] else None for name in ARTIFACTS}
+        return cls(store=store, kind=state["kind"], place=Path(state["place"]), **branches, **artifacts)
+
+
+BRANCHES = {"model": ModelConfig, "train": TrainConfig, "stage": StageConfig, "phase": Phase}
+ARTIFACTS = ("manifest", "inputs", "init")

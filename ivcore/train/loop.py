@@ -1,4 +1,4 @@
-"""The loop: one phase of s2 or clip, from the checkpoint before to the next.
+"""The loop: one phase of s2 or clip, batch by batch.
 
 A phase that is interrupted goes on from its last saved state and ends with the same bytes: batches are drawn anew up to
 the step, whatever else is random is a function of the step (`draws`), and the state holds the rest (`state`, `tally`).
@@ -7,9 +7,8 @@ the step, whatever else is random is a function of the step (`draws`), and the s
 import contextlib
 import itertools
 import logging
-import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,102 +16,54 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from ivcore import schemas
 from ivcore.config import Phase, StageConfig, TrainConfig
-from ivcore.data.loader import Captions, Features, normalise
+from ivcore.data.loader import Features, normalise
 from ivcore.data.tokenizer import Tokenizer
-from ivcore.errors import WorkError
-from ivcore.models import lora
+from ivcore.errors import UserError, WorkError
+from ivcore.metrics.embed import Encoder
 from ivcore.models.base import VideoTextModel
-from ivcore.models.freeze import apply_policy, digest, verify
 from ivcore.steps import Log
-from ivcore.store import Draft
-from ivcore.train import begin, checkpoint
+from ivcore.train import health
 from ivcore.train.batches import Batch
+from ivcore.train.begin import Source
 from ivcore.train.draws import Draws
-from ivcore.train.job import Job
 from ivcore.train.objective import Inputs, Objective
-from ivcore.train.optim import adamw, lr_factor
+from ivcore.train.optim import adamw, set_lr
+from ivcore.train.parallel import Ranks, whole
 from ivcore.train.state import States, model_and_optimiser, restore
 from ivcore.train.stop import until_sigterm
 from ivcore.train.tally import Tally
 
 LOG_EVERY = 10  # steps between figures
+Look = Callable[[Encoder], float]  # R@1 on the validation split
 log_line = logging.getLogger("iv.train")
 
 
-def fit(draft: Draft, job: Job, log: Log) -> None:
-    """Train the phase and write the checkpoint into `draft`.
-
-    Raises:
-        WorkError: if gradients are not finite, or a frozen parameter moved.
-    """
-    train, phase = job.train, job.phase
-    torch.set_num_threads(train.threads)
-    device = checkpoint.device(train.device)
-    captions = Captions(job.manifest)
-    model, tokenizer = begin.models(job, captions)
-    trained = apply_policy(model, phase.trainable)
-    frozen = sorted(set(dict(model.named_parameters())) - set(trained))
-    before = digest(model, frozen)
-    model.to(device).train()
-    source = begin.source(job)
-    batches = begin.batches(job, captions, model, tokenizer, source, device)
-    phase = batches.phase  # epochs counted out in steps
-    loop = Loop(model, tokenizer, source, train, job.stage, phase, job.text_len, device)
-    resumed = loop.run(batches, log, job.place)
-    tally = loop.tally
-
-    verify(model, phase.trainable)
-    model.eval().cpu()
-    after = digest(model, frozen)
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
-    if phase.trainable == "clip_lora":
-        lora.merge(model)  # type: ignore[arg-type]
-    checkpoint.save(model, tokenizer, draft.path)
-    schemas.write(draft.path / "curves.parquet", tally.curves, schemas.CURVES)
-    draft.count(ok=tally.samples)
-    speed = tally.samples / max(tally.seconds, 1e-9)
-    draft.measured.update(train_s=round(tally.seconds, 3), videos_per_s=round(speed, 1), resumed_from=resumed)
-    draft.facts.update(
-        phase=phase.name,
-        steps=tally.step,
-        samples=tally.samples,
-        text_len=job.text_len,
-        trained_names=trained,
-        params_total=sum(sizes.values()),
-        params_trained=sum(sizes[n] for n in trained),
-        digest_before=before,
-        digest_after=after,
-        vision_digest=digest(model, [n for n in sizes if n.startswith("vision_encoder.")]),
-        train_gflop=round(tally.gflop, 3),
-        condition={"vtc_negatives": phase.vtc_negatives, "batches": phase.batches, "vtc": phase.vtc, "vtm": phase.vtm},
-    )
-    if before != after:
-        raise WorkError(f"{job.kind}/{phase.name}: a frozen parameter moved; this is a defect, please report it")
-    draft.superseded.append(job.place)
-
-
 class Loop:
-    """The steps of a phase."""
+    """The steps of a phase; `tally` and the model are what comes of them."""
 
     def __init__(
         self,
         model: VideoTextModel,
         tokenizer: Tokenizer,
-        source: begin.Source,
+        source: Source,
         train: TrainConfig,
         stage: StageConfig,
         phase: Phase,
         text_len: int,
         device: torch.device,
+        ranks: Ranks | None = None,
+        look: Look | None = None,
     ) -> None:
         self.model, self.tokenizer, self.source = model, tokenizer, source
         self.train, self.stage, self.phase = train, stage, phase
         self.text_len, self.device, self.dtype = text_len, device, getattr(torch, train.dtype)
-        self.objective = Objective(model, tokenizer, phase)
+        self.ranks, self.look = ranks or Ranks(), look
+        self.objective = Objective(model, tokenizer, phase, train.vtc_gradient)
+        self.wrapped = self.ranks.wrap(self.objective, device)
         self.optimiser = adamw(model, stage, phase)
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.best: dict[str, Tensor] = {}  # the trained parameters at the best look, where they are to be kept
         self.tally = Tally()
 
     def run(self, batches: Iterable[Batch], log: Log, place: Path) -> int:
@@ -120,32 +71,37 @@ class Loop:
 
         Raises:
             SystemExit: after SIGTERM; the state is saved then.
+            WorkError: if a loss or gradient is no number and may not be skipped.
+            UserError: if a batch cannot be divided among ranks and parts.
         """
         states = States(place, self.train.keep_states)
         resumed = self._resume(states)
         left = itertools.islice(batches, resumed, None)
-        bar = tqdm(
-            left, desc=f"fit {self.phase.name}", unit="step", initial=resumed, total=self.phase.steps, disable=None
-        )
+        title, hidden = f"fit {self.phase.name}", None if self.ranks.rank == 0 else True
+        bar = tqdm(left, desc=title, unit="step", initial=resumed, total=self.phase.steps, disable=hidden)
         self.model.clamp_temp()
-        saved = time.monotonic()
+        saved, self.speed = (resumed, time.monotonic()), health.Speed.now()
         with contextlib.closing(states), _same_bytes(), torch.random.fork_rng(devices=[]), until_sigterm() as stop:
             for batch in bar:
                 start = time.monotonic()
-                self._step(batch, states)
-                self.tally.seconds += time.monotonic() - start
+                self._step(batch, states, place)
                 step = self.tally.step
                 if step % LOG_EVERY == 0 or step == self.phase.steps:
                     self._note(log)
                     bar.set_postfix_str(f"loss {self.tally.figures['loss']:.3f}")
-                if self._due(saved) and not states.busy and step < self.phase.steps:
+                done = self._look(log) or step >= self.phase.steps
+                self.tally.seconds += time.monotonic() - start
+                asked, due = self.ranks.any(stop.is_set(), self._due(saved, states), device=self.device)
+                if asked or (due and not done):
                     self._save(states)
-                    saved = time.monotonic()
-                if stop.is_set():
-                    self._save(states)
+                    saved = step, time.monotonic()
+                if asked:
                     states.wait()
                     log_line.warning("phase %s: stopped after step %d, which is kept", self.phase.name, step)
+                if asked or done:
                     break
+        if self.best:
+            restore(self.named, self.optimiser, {f"model/{name}": value for name, value in self.best.items()})
         return resumed
 
     def _resume(self, states: States) -> int:
@@ -154,80 +110,152 @@ class Loop:
             return 0
         tensors, figures = found
         restore(self.named, self.optimiser, tensors)
+        self.best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
         self.tally = Tally(**figures)
         log_line.info("phase %s: goes on after step %d", self.phase.name, self.tally.step)
         return self.tally.step
 
-    def _due(self, saved: float) -> bool:
+    def _due(self, saved: tuple[int, float], states: States) -> bool:
+        """Rank 0 says when: it writes. While a state is being written the next one waits for a later step."""
         every, minutes = self.train.save_every_steps, self.train.save_every_min
-        by_steps = every > 0 and self.tally.step % every == 0
-        return by_steps or (minutes > 0 and time.monotonic() - saved >= 60 * minutes)
+        by_steps = 0 < every <= self.tally.step - saved[0]
+        by_clock = minutes > 0 and time.monotonic() - saved[1] >= 60 * minutes
+        return self.ranks.rank == 0 and not states.busy and (by_steps or by_clock)
 
     def _save(self, states: States) -> None:
-        states.save(self.tally.step, model_and_optimiser(self.named, self.optimiser), self.tally.state())
+        tensors = model_and_optimiser(self.named, self.optimiser)
+        tensors.update({f"best/{name}": value for name, value in self.best.items()})
+        if self.ranks.sharded:
+            tensors = {name: whole(value) for name, value in tensors.items()}
+        if self.ranks.rank == 0:
+            states.save(self.tally.step, tensors, self.tally.state())
 
     def _note(self, log: Log) -> None:
-        """The figures, to the curves and to whoever follows the run."""
-        step, figures = self.tally.step, self.tally.figures
-        log(figures, step)
-        self.tally.curves += [
-            {"phase": self.phase.name, "step": step, "name": name, "value": value} for name, value in figures.items()
-        ]
+        """The figures, to the curves and, with those of speed, to whoever follows the run."""
+        figures = {**self.tally.figures, "skipped": float(self.tally.skips), "spikes": float(self.tally.spikes)}
+        self._curve(self.tally.figures)
+        log({**figures, **self.speed.figures(self.device)}, self.tally.step)
+        self.speed = health.Speed.now()
 
-    def _step(self, batch: Batch, states: States) -> None:
-        step, tally = self.tally.step, self.tally
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.stage.lr * self.phase.lr_scale * lr_factor(self.phase, step)
-        losses = self._backward(batch, step)
-        norm = torch.nn.utils.clip_grad_norm_(self.named.values(), self.stage.grad_clip or math.inf)
-        if not torch.isfinite(norm):
-            names = ", ".join(f"{n} {v:.3g}" for n, v in losses.items())
-            raise WorkError(
-                f"phase {self.phase.name}, step {step + 1}: gradients are not finite ({names}); lower the lr"
-            )
+    def _curve(self, figures: dict[str, float]) -> None:
+        place = {"phase": self.phase.name, "step": self.tally.step}
+        self.tally.curves += [{**place, "name": name, "value": value} for name, value in figures.items()]
+
+    def _look(self, log: Log) -> bool:
+        """Validate when it is time; True when nothing better came for `patience` looks."""
+        tally, every = self.tally, self.stage.validate_every
+        if self.look is None or not every or (tally.step % every and tally.step != self.phase.steps):
+            return False
+        encoder = Encoder(self.model, self.tokenizer, self.text_len, self.device, self.dtype)
+        with self.ranks.gathered(self.wrapped):
+            found = {"val/r1": self.look(encoder)}
+        self._curve(found)
+        log(found, tally.step)
+        tally.looks_since_best += 1
+        if found["val/r1"] > tally.best:
+            tally.best, tally.best_step, tally.looks_since_best = found["val/r1"], tally.step, 0
+            if self.stage.keep == "best":
+                self.best = {name: whole(p.detach()).cpu().clone() for name, p in self.named.items()}
+        return 0 < self.stage.patience <= tally.looks_since_best
+
+    def _step(self, batch: Batch, states: States, place: Path) -> None:
+        tally = self.tally
+        lr = set_lr(self.optimiser, self.stage, self.phase, tally.step)
+        figures = self._backward(batch)
+        figures["grad_norm"] = self.ranks.clip(self.named.values(), self.stage.grad_clip)
         states.wait_copied()
-        self.optimiser.step()
+        if health.finite(figures):
+            tally.spikes += health.is_spike(tally, figures["loss"])
+            self.optimiser.step()
+            self.model.clamp_temp()
+            tally.figures.update(figures, lr=lr, temp=float(self.model.temp.detach()))
+        else:
+            self._bad(batch, figures, place)
         self.optimiser.zero_grad(set_to_none=True)
-        self.model.clamp_temp()
-        lr = self.optimiser.param_groups[0]["lr"]
-        tally.figures.update(losses, lr=lr, grad_norm=float(norm), temp=self.model.temp.item())
         tally.samples += len(batch.rows)
         tally.step += 1
 
-    def _backward(self, batch: Batch, step: int) -> dict[str, float]:
-        """Forward and backward of a batch; the losses by name."""
+    def _bad(self, batch: Batch, figures: dict[str, float], place: Path) -> None:
+        """Leave the step out and count it, or stop.
+
+        Raises:
+            WorkError: naming the step, its losses and the file to replay it from.
+        """
+        tally, train = self.tally, self.train
+        step, tally.skips = tally.step + 1, tally.skips + 1
+        names = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        if train.on_nan == "skip" and tally.skips <= train.max_skips:
+            tally.figures = tally.figures or {"loss": float("inf")}
+            log_line.warning("phase %s: step %d left out, it is not finite (%s)", self.phase.name, step, names)
+            return
+        file = place / f"bad-step-{step}.json"
+        if self.ranks.rank == 0:
+            health.keep_batch(file, step, batch, self.source.clip_ids, figures)
+        many = f" and {tally.skips - 1} before it were skipped" if train.on_nan == "skip" else ""
+        raise WorkError(
+            f"phase {self.phase.name}, step {step}: loss or gradients are not finite ({names}){many}; "
+            f"its batch is in {file}; lower the lr, or set train.on_nan=skip"
+        )
+
+    def _backward(self, batch: Batch) -> dict[str, float]:
+        """Forward and backward of this rank's rows, part by part; the losses of the whole batch by name."""
+        step, accumulate = self.tally.step, self.stage.accumulate
+        parts = self.ranks.count * accumulate
+        if len(batch.rows) % parts:
+            raise UserError(
+                f"phase {self.phase.name}: a batch of {len(batch.rows)} clips cannot be divided by train.ranks "
+                f"{self.ranks.count} times accumulate {accumulate}; choose another batch_size"
+            )
         full = step % self.phase.loss_every == 0
-        draws = Draws(self.train.seed, self.phase.name, step, self.text_len)
-        draws.noise()
-        inputs = self._inputs(batch)
+        sums: dict[str, Tensor] = {}
+        for i in range(accumulate):
+            part = self.ranks.rank * accumulate + i
+            draws = Draws(self.train.seed, self.phase.name, step, self.text_len, part, parts)
+            draws.noise()
+            inputs = self._inputs(batch, part, parts)
+            with self.ranks.hold(self.wrapped, last=i == accumulate - 1):
+                losses = self._counted(inputs, draws, full)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() / accumulate
+        self.ranks.settle(self.model)
+        values = self.ranks.mean(torch.stack([v.float() for v in sums.values()])).tolist()
+        return {("loss" if name == "total" else f"loss/{name}"): v for name, v in zip(sums, values, strict=True)}
+
+    def _counted(self, inputs: Inputs, draws: Draws, full: bool) -> dict[str, Tensor]:
+        """`_losses`; its arithmetic is counted the first time that a batch of this shape comes."""
         video = inputs.tokens if inputs.video is None else inputs.video
         kind = f"{list(video.shape)}/{list(inputs.ids.shape)}/{full}"  # type: ignore[union-attr]
         if kind in self.tally.cost:
-            losses, total = self._losses(inputs, draws, full)
-        else:  # arithmetic is counted on the first step of each kind
+            losses = self._losses(inputs, draws, full)
+        else:
             with FlopCounterMode(display=False) as counter:
-                losses, total = self._losses(inputs, draws, full)
+                losses = self._losses(inputs, draws, full)
             self.tally.cost[kind] = counter.get_total_flops() / 1e9
-        self.tally.gflop += self.tally.cost[kind]
-        return {"loss": total.item(), **{f"loss/{name}": loss.item() for name, loss in losses.items()}}
+        self.tally.gflop += self.tally.cost[kind] * self.ranks.count
+        return losses
 
-    def _losses(self, inputs: Inputs, draws: Draws, full: bool) -> tuple[dict[str, Tensor], Tensor]:
+    def _losses(self, inputs: Inputs, draws: Draws, full: bool) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            losses = self.objective(inputs, draws, full)
+            losses = self.wrapped(inputs, draws, full)
         total = self.objective.total(losses)
-        total.backward()
-        return losses, total
+        (total / self.stage.accumulate).backward()
+        return {"total": total, **losses}
 
-    def _inputs(self, batch: Batch) -> Inputs:
-        ids, mask = self.tokenizer.encode(batch.captions, self.text_len)
+    def _inputs(self, batch: Batch, part: int, parts: int) -> Inputs:
+        size = len(batch.rows) // parts
+        own, begun = slice(part * size, (part + 1) * size), time.monotonic()
+        rows = batch.rows[own]
+        ids, mask = self.tokenizer.encode(batch.captions[own], self.text_len)
         video = tokens = None
         if isinstance(self.source, Features):
-            tokens = self.source.tokens(batch.rows).float().to(self.device)
+            tokens = self.source.tokens(rows).to(self.device, getattr(torch, self.train.weights))
         else:
-            video = normalise(self.source.batch(batch.rows).to(self.device))
-        samples = torch.tensor(batch.rows)
+            video = normalise(self.source.batch(rows).to(self.device))
+        self.speed.waited += time.monotonic() - begun
+        self.speed.videos += size * self.ranks.count
+        self.speed.tokens += int(mask.sum()) * self.ranks.count
         to = self.device
-        return Inputs(video, tokens, ids.to(to), mask.to(to), samples.to(to), batch.families.to(to))
+        return Inputs(video, tokens, ids.to(to), mask.to(to), torch.tensor(rows).to(to), batch.families[own].to(to))
 
 
 @contextlib.contextmanager

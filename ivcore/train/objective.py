@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ivcore.config import Phase
 from ivcore.data.tokenizer import Tokenizer
 from ivcore.losses.mlm import mlm_loss
-from ivcore.losses.ranks import Gradient, gather
+from ivcore.losses.ranks import Gradient, gather, share
 from ivcore.losses.vtc import vtc_loss
 from ivcore.losses.vtm import vtm_loss
 from ivcore.models.base import VideoTextModel
@@ -90,7 +90,8 @@ class Objective(nn.Module):
             corrupted, labels = draws.words(batch.ids, batch.mask, self.tokenizer)
             fused = model.fuse(model.encode_text(corrupted, batch.mask), batch.mask, kv)
             chosen = labels != -100
-            losses["mlm"] = mlm_loss(model.mlm_logits(fused[chosen])[None], labels[chosen][None])
+            loss = mlm_loss(model.mlm_logits(fused[chosen])[None], labels[chosen][None])
+            losses["mlm"] = loss * share(chosen.sum())
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

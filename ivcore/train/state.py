@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ivcore.checkpoints.weights import write_safetensors
+from ivcore.train.parallel import like
 
 SCHEMA = 1  # a state of another schema is not gone on from
 TENSORS, FIGURES = "tensors.safetensors", "state.json"
@@ -111,11 +112,11 @@ def restore(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, tenso
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
         if kind == "model":
-            named[name].copy_(value)
+            named[name].copy_(like(value, named[name]))
         elif kind == "optimiser":
             field, _, name = name.partition("/")
             # The count of steps is read on the CPU, as torch keeps it; the moments lie where the parameter does.
-            optimiser.state[named[name]][field] = value if field == "step" else value.to(named[name].device)
+            optimiser.state[named[name]][field] = value if field == "step" else like(value, named[name])
 
 
 def _sync(folder: Path) -> None:

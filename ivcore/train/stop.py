@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -10,8 +10,8 @@ EXIT = 128 + signal.SIGTERM  # what a shell shows of a process that SIGTERM ende
 
 
 @contextmanager
-def until_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; on leaving the signal goes to whom it went before, if it came.
+def until_sigterm(also: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, calling `also`; on leaving the signal goes to whom it went before, if it came.
 
     Outside the main thread nobody can listen to signals: the event is never set.
 
@@ -22,6 +22,7 @@ def until_sigterm() -> Iterator[threading.Event]:
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.set()
+        also()
 
     if threading.current_thread() is not threading.main_thread():
         yield asked

@@ -6,18 +6,25 @@ from typing import Any
 
 @dataclass
 class Tally:
-    """Counts, costs and curves after `step` steps. Only what is the same in every run of the same recipe, but for
-    `seconds`, which is of the loop alone and goes on over a restart."""
+    """Counts, costs and curves after `step` steps: the same in every run of a recipe, but for `seconds`.
+
+    Those are of the loop alone and go on over a restart.
+    """
 
     step: int = 0
     samples: int = 0
     gflop: float = 0.0
     cost: dict[str, float] = field(default_factory=dict)  # GFLOP of a step of each kind
-    figures: dict[str, float] = field(
-        default_factory=dict
-    )  # a loss that is not taken at every step keeps its last value
+    figures: dict[str, float] = field(default_factory=dict)  # one not taken at every step keeps its last value
     curves: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    skips: int = 0  # batches left out since a loss or gradient was no number
+    spikes: int = 0
+    loss_mean: float = 0.0
+    loss_variance: float = 0.0
+    best: float = -1.0  # R@1 on the validation split, and the step it was seen at
+    best_step: int = 0
+    looks_since_best: int = 0
 
     def state(self) -> dict[str, Any]:
         """As plain JSON values; `Tally(**state)` is the same again."""

@@ -6,6 +6,7 @@ from ivcore.config import Phase, StageConfig, TrainConfig
 from ivcore.data.tokenizer import Tokenizer
 from ivcore.models import build_clip, build_s2
 from ivcore.train.batches import Batch
+from ivcore.train.draws import Draws
 from ivcore.train.loop import Loop
 
 WORDS = [
@@ -69,22 +70,27 @@ def phase(kind, steps=30, **fields):
     return Phase(**{"name": "made_up", "steps": steps, "warmup_steps": 3, **own, **fields})
 
 
-def parts(kind):
+def parts(kind, dropout=0.1):
     """(model in training mode, tokenizer); with dropout and stochastic depth, which the tiny size has not."""
     if kind == "s2":
         tokenizer = Tokenizer.train(captions(), 200, "bert")
-        return build_s2("tiny", tokenizer.vocab_size, 0, dropout=0.1, drop_path=0.1).train(), tokenizer
+        return build_s2("tiny", tokenizer.vocab_size, 0, dropout=dropout, drop_path=dropout).train(), tokenizer
     tokenizer = Tokenizer.train(captions(), 200, "llama")
-    return build_clip("tiny", tokenizer.vocab_size, 0, drop_path=0.1).train(), tokenizer
+    return build_clip("tiny", tokenizer.vocab_size, 0, drop_path=dropout).train(), tokenizer
 
 
-def loop(kind, phase, stage=None, **train):
+def draws(part=0, parts=1, step=0):
+    """Those of the loop below."""
+    return Draws(0, "made_up", step, 32, part, parts)
+
+
+def loop(kind, phase, stage=None, ranks=None, dropout=0.1, **train):
     """A loop at its beginning."""
     from ivcore.models.freeze import apply_policy
 
     torch.set_num_threads(1)
-    model, tokenizer = parts(kind)
+    model, tokenizer = parts(kind, dropout)
     apply_policy(model, phase.trainable)
     stage = StageConfig(phases=(phase,), **{"lr": 1e-3, "batch_size": 16, **(stage or {})})
     train = TrainConfig(**{"threads": 1, "save_every_min": 0, **train})
-    return Loop(model, tokenizer, Clips(), train, stage, phase, 32, torch.device("cpu"))
+    return Loop(model, tokenizer, Clips(), train, stage, phase, 32, torch.device("cpu"), ranks)

@@ -107,7 +107,7 @@ def test_not_finite_stops_and_names_the_step(chain, monkeypatch):
         lambda frames: torch.full_like(frames, float("nan"), dtype=torch.float32).permute(0, 1, 4, 2, 3),
     )
     phase = chain.config.train.s2.phases[0].model_copy(update={"steps": 2, "batches": "random"})
-    with pytest.raises(WorkError, match="phase all, step 1"):
+    with pytest.raises(WorkError, match=r"phase all, step 1: .*bad-step-1\.json"):
         chain.run(chain.s2(phase, chain.frames, None))
 
 

@@ -1,0 +1,143 @@
+"""A phase from the checkpoint before to the next: begin, run the loop, hold it to its promises, write."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ivcore import schemas
+from ivcore.config import TrainConfig
+from ivcore.data.loader import Captions
+from ivcore.errors import WorkError
+from ivcore.models import lora
+from ivcore.models.base import VideoTextModel
+from ivcore.models.freeze import apply_policy, digest, verify
+from ivcore.steps import Log
+from ivcore.store import Draft
+from ivcore.train import begin, checkpoint
+from ivcore.train.job import Job
+from ivcore.train.loop import Loop
+from ivcore.train.parallel import Ranks, whole
+from ivcore.train.tally import Tally
+from ivcore.train.validate import Validation
+
+Result = dict[str, Any]  # rows, facts and measured of a record
+
+
+def fit(draft: Draft, job: Job, log: Log) -> None:
+    """Train the phase and write the checkpoint into `draft`; several ranks are processes of their own.
+
+    Raises:
+        WorkError: if a loss is no number, or a frozen parameter moved.
+    """
+    if job.train.ranks > 1:
+        from ivcore.train import launch
+
+        result = launch.train(job, draft.path, log)
+    else:
+        result = train(job, draft.path, log, Ranks())
+    draft.count(ok=result["rows"])
+    draft.facts.update(result["facts"])
+    draft.measured.update(result["measured"])
+    draft.superseded.append(job.place)
+
+
+def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
+    """Train the phase as one of `ranks`; rank 0 writes model, tokenizer and curves into `out`."""
+    phase = job.phase
+    torch.set_num_threads(job.train.threads)
+    device = ranks.device(job.train.device)
+    captions = Captions(job.manifest)
+    model, tokenizer = begin.models(job, captions)
+    trained = apply_policy(model, phase.trainable)
+    frozen = sorted(set(dict(model.named_parameters())) - set(trained))
+    before = digest(model, frozen)
+    kept = copy.deepcopy(model) if ranks.sharded or job.train.weights != "float32" else model  # whole, and float32
+    _fit_memory(model, job.train)
+    model.to(device).train()
+    source = begin.source(job)
+    batches = begin.batches(job, captions, model, tokenizer, source, device)
+    phase = batches.phase  # epochs counted out in steps
+    look = Validation(job, captions, source) if job.stage.validate_every else None
+    model.to(getattr(torch, job.train.weights))
+    loop = Loop(model, tokenizer, source, job.train, job.stage, phase, job.text_len, device, ranks, look)
+    resumed = loop.run(batches, log, job.place)
+
+    verify(model, phase.trainable)
+    after = _settle(model, kept, frozen)
+    if before != after:
+        raise WorkError(f"{job.kind}/{phase.name}: a frozen parameter moved; this is a defect, please report it")
+    result = _result(job, kept, loop.tally, trained, before, after)
+    result["measured"] |= {"resumed_from": resumed, "ranks": ranks.count}
+    if ranks.rank == 0:
+        if phase.trainable == "clip_lora":
+            lora.merge(kept)  # type: ignore[arg-type]
+        checkpoint.save(kept, tokenizer, out)
+        schemas.write(out / "curves.parquet", loop.tally.curves, schemas.CURVES)
+    return result
+
+
+def _fit_memory(model: VideoTextModel, train: TrainConfig) -> None:
+    """Blocks that compute twice instead of remembering, and compiled ones; neither is a part of the model's config."""
+    vision: Any = model.vision_encoder
+    vision.shape = dataclasses.replace(vision.shape, checkpoint_blocks=train.checkpoint_vision)
+    text: Any = model.text_encoder
+    if train.checkpoint_text and hasattr(text, "transformer") and hasattr(text.transformer, "config"):
+        text.transformer.gradient_checkpointing_enable({"use_reentrant": False})
+    elif train.checkpoint_text and hasattr(text.shape, "checkpoint_layers"):
+        text.shape = dataclasses.replace(text.shape, checkpoint_layers=True)
+    for block in vision.blocks if train.compile else []:
+        block.compile()
+
+
+@torch.no_grad()
+def _settle(model: VideoTextModel, kept: VideoTextModel, frozen: list[str]) -> str:
+    """Bring what was trained into `kept`, on the CPU in eval mode; the digest of what should have stood still."""
+    model.eval()
+    if model is kept:
+        kept.cpu()
+        return digest(kept, frozen)
+    own = dict(kept.named_parameters())
+    for name, parameter in model.named_parameters():
+        value = whole(parameter.detach()).cpu()
+        if name not in frozen:
+            own[name].copy_(value)
+        elif torch.equal(value, own[name].to(value.dtype)):
+            continue  # what was frozen stays as it was before it was rounded
+        else:
+            own[name].copy_(value)
+    kept.eval()
+    return digest(kept, frozen)
+
+
+def _result(job: Job, model: VideoTextModel, tally: Tally, trained: list[str], before: str, after: str) -> Result:
+    phase = job.phase
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    speed = tally.samples / max(tally.seconds, 1e-9)
+    facts = {
+        "phase": phase.name,
+        "steps": tally.step,
+        "samples": tally.samples,
+        "text_len": job.text_len,
+        "trained_names": trained,
+        "params_total": sum(sizes.values()),
+        "params_trained": sum(sizes[n] for n in trained),
+        "digest_before": before,
+        "digest_after": after,
+        "vision_digest": digest(model, [n for n in sizes if n.startswith("vision_encoder.")]),
+        "train_gflop": round(tally.gflop, 3),
+        "skipped_steps": tally.skips,
+        "loss_spikes": tally.spikes,
+        "condition": {
+            "vtc_negatives": phase.vtc_negatives,
+            "batches": phase.batches,
+            "vtc": phase.vtc,
+            "vtm": phase.vtm,
+        },
+    }
+    if job.stage.validate_every:
+        facts |= {"best_step": tally.best_step, "best_val_r1": tally.best, "kept": job.stage.keep}
+    measured = {"train_s": round(tally.seconds, 3), "videos_per_s": round(speed, 1)}
+    return {"rows": tally.samples, "facts": facts, "measured": measured}

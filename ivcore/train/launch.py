@@ -1,0 +1,100 @@
+"""Several ranks: torchrun as a process of its own, whose progress comes back line by line.
+
+The processes end with the one that asked: torchrun gets SIGTERM when its parent is gone, a rank is killed when torchrun
+is. `python -m ivcore.train.launch PARENT RANKS JOB` is that process.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ivcore
+from ivcore.errors import UserError, WorkError
+from ivcore.steps import Log
+from ivcore.train.job import Job
+from ivcore.train.stop import until_sigterm
+
+PR_SET_PDEATHSIG = 1
+STOP_S = 60  # for the ranks to save their state
+
+
+def train(job: Job, out: Path, log: Log) -> dict[str, Any]:
+    """Train the phase on `train.ranks` processes of this machine; returns what rank 0 found.
+
+    Raises:
+        UserError, WorkError: as a rank raised it, or when one ended without a word.
+        SystemExit: after SIGTERM; the ranks have saved their state then.
+    """
+    job.place.mkdir(parents=True, exist_ok=True)
+    file, words = job.place / "job.json", job.place / "ranks.log"
+    file.write_text(json.dumps({**job.state(), "out": str(out)}, indent=1))
+    command = [sys.executable, "-m", "ivcore.train.launch", str(os.getpid()), str(job.train.ranks), str(file)]
+    root = str(Path(ivcore.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    found: dict[str, Any] = {}
+    with words.open("w") as errors:
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            with until_sigterm(process.terminate) as stop:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    _hear(line, log, found)
+                status = process.wait()
+        finally:
+            _end(process)
+    if "error" in found and not stop.is_set():
+        raise (UserError if found["kind"] == "UserError" else WorkError)(found["error"])
+    if status or "result" not in found:
+        raise WorkError(f"phase {job.phase.name}: a rank ended with {status} and said nothing; its last words: {words}")
+    result: dict[str, Any] = found["result"]
+    return result
+
+
+def say(**line: Any) -> None:
+    """A line to the process that asked; one write, so that lines of several ranks do not mix."""
+    os.write(sys.stdout.fileno(), (json.dumps(line) + "\n").encode())
+
+
+def _hear(line: str, log: Log, found: dict[str, Any]) -> None:
+    try:
+        said = json.loads(line)
+    except ValueError:  # a library's word
+        return
+    if "figures" in said:
+        log(said["figures"], said["step"])
+    else:
+        found.update({**said, **found} if "error" in found else said)  # the first error counts
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def die_with(parent: int, number: int) -> None:
+    """Have this process sent the signal when its parent ends (Linux); at once if it has already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), number)
+
+
+def main(parent: int, ranks: int, file: str) -> None:
+    """Be torchrun."""
+    die_with(parent, signal.SIGTERM)
+    from torch.distributed.run import main as torchrun
+
+    torchrun(["--standalone", "--nproc-per-node", str(ranks), "-m", "ivcore.train.worker", str(os.getpid()), file])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,49 @@
+"""Retrieval on the validation split while a phase trains."""
+
+import torch
+from torch import Tensor
+
+from ivcore.data.loader import Captions, Features, normalise
+from ivcore.errors import UserError
+from ivcore.metrics.embed import Encoder
+from ivcore.metrics.retrieval import ranks
+from ivcore.train.begin import Source
+from ivcore.train.job import Job
+
+BATCH = 128
+
+
+class Validation:
+    """R@1 from text to video by similarity, among the clips of the split val, in the first language of the phase."""
+
+    def __init__(self, job: Job, captions: Captions, source: Source) -> None:
+        language, kind = job.phase.languages[0], "long" if job.phase.long_share == 1 else "short"
+        known = set(source.clip_ids)
+        texts = [(clip, text) for _, clip, text in captions.texts(language, kind, "val") if clip in known]
+        if not texts:
+            raise UserError(
+                f"train.{job.kind}.validate_every is {job.stage.validate_every}, but the split val has no {kind} "
+                f"caption in {language}; set it to 0"
+            )
+        self.source = source
+        self.texts = [text for _, text in texts]
+        clips = list(dict.fromkeys(clip for clip, _ in texts))
+        self.rows = source.rows_of(clips)
+        self.truth = torch.tensor([clips.index(clip) for clip, _ in texts])
+
+    @torch.no_grad()
+    def __call__(self, encoder: Encoder) -> float:
+        """R@1 in percent; the model is in eval mode meanwhile."""
+        model = encoder.model
+        model.eval()
+        text = encoder.texts(self.texts).embedding
+        parts = [self.rows[i : i + BATCH] for i in range(0, len(self.rows), BATCH)]
+        video = torch.cat([encoder.video(self._tokens(part, encoder)).cpu() for part in parts])
+        model.train()
+        return 100 * float((ranks(text.float() @ video.float().T, self.truth) == 1).mean())
+
+    def _tokens(self, rows: list[int], encoder: Encoder) -> Tensor:
+        if isinstance(self.source, Features):
+            return self.source.tokens(rows)
+        with encoder.arithmetic():
+            return encoder.model.encode_tokens(normalise(self.source.batch(rows).to(encoder.device)))  # type: ignore[operator]
