@@ -30,7 +30,7 @@ VERSIONS = {
     "frame_shard": 2,
     "frames": 2,
     "features": 2,
-    "s2": 7,
+    "s2": 8,
     "clip": 6,
     "scores": 3,
     "report": 5,

@@ -69,7 +69,7 @@ def vtm_loss(
     The pairs in order: (video i, text i), (video neg_video[i], text i), (video i, text neg_text[i]); i runs within.
 
     Args:
-        model: has `match(states, mask, kv, video_index)`, as S2Model.
+        model: has `match_unpadded(states, mask, kv, video_index)`, as S2Model.
         states: [B, L, H], the uncorrupted text states.
         text_mask: [B, L].
         kv: of the B videos, from `video_kv`; projected once, read three times.
@@ -77,7 +77,7 @@ def vtm_loss(
         neg_text: int [B], a text for each video.
     """
     text_index, video_index = pairs(neg_video, neg_text)
-    logits = model.match(states[text_index], text_mask[text_index], kv, video_index).float()  # [3B, 2]
+    logits = model.match_unpadded(states[text_index], text_mask[text_index], kv, video_index).float()  # [3B, 2]
     labels = (torch.arange(len(logits), device=logits.device) < len(states)).long()  # [3B]
     return F.cross_entropy(logits, labels), logits
 

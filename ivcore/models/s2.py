@@ -68,9 +68,13 @@ class S2Model(VideoTextModel):
         tokens = self.encode_tokens(video, drop)
         return tokens, self.pool(tokens)
 
-    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Text alone: ids int [B, L], mask [B, L] (1 = token, [CLS] at position 0) -> states [B, L, H]."""
-        return self.text_encoder.encode(ids, mask)
+    def encode_text(self, ids: Tensor, mask: Tensor, unpadded: bool = False) -> Tensor:
+        """Text alone: ids int [B, L], mask [B, L] (1 = token, [CLS] at position 0) -> states [B, L, H].
+
+        Args:
+            unpadded: padding is not computed; its states are zeros, and all else is the same.
+        """
+        return self.text_encoder.encode_unpadded(ids, mask) if unpadded else self.text_encoder.encode(ids, mask)
 
     def project_text(self, states: Tensor) -> Tensor:
         """States [B, L, H] -> [B, E] from position 0, not normalised."""
@@ -95,9 +99,23 @@ class S2Model(VideoTextModel):
         """
         return self.text_encoder.fuse(states, mask, kv, video_index)
 
+    def fuse_at(
+        self, states: Tensor, mask: Tensor, kv: list[KeyValue], wanted: Tensor, video_index: Tensor | None = None
+    ) -> Tensor:
+        """Fused states of the tokens `wanted` (bool [P, L]) alone, [W, H], padding not computed; the rest as `fuse`."""
+        return self.text_encoder.fuse_at(states, mask, kv, video_index, wanted)
+
     def match(self, states: Tensor, mask: Tensor, kv: list[KeyValue], video_index: Tensor | None = None) -> Tensor:
         """Matching logits [P, 2], class 1 = match; arguments as in `fuse`."""
         return self.itm_head(self.fuse(states, mask, kv, video_index)[:, 0])
+
+    def match_unpadded(
+        self, states: Tensor, mask: Tensor, kv: list[KeyValue], video_index: Tensor | None = None
+    ) -> Tensor:
+        """The same; neither padding nor what the head does not read is computed."""
+        first = torch.zeros_like(mask, dtype=torch.bool)
+        first[:, 0] = True
+        return self.itm_head(self.fuse_at(states, mask, kv, first, video_index))
 
     def mlm_logits(self, states: Tensor) -> Tensor:
         """Fused states [..., H] -> [..., vocabulary]."""

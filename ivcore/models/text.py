@@ -3,7 +3,8 @@
 Shapes: B texts, L tokens, H hidden, V videos, N video tokens, P pairs, A heads, D = H / A.
 The layers are transformers' own. Layers below `fusion_layer` read text alone; those above also attend to the video
 between self-attention and feed-forward. A video's keys and values are projected once (`video_kv`) and read by every
-text it is paired with. There is no pooler: position 0 speaks for the text.
+text it is paired with. There is no pooler: position 0 speaks for the text. `encode` and `fuse` are the written form;
+training takes `encode_unpadded` and `fuse_at`, the same for the tokens that count (ivcore/models/unpadded.py).
 Source: InternVideo2 multi_modality, models/backbones/bert/xbert.py.
 """
 
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertAttention, BertEmbeddings, BertLayer, BertOnlyMLMHead
 
+from ivcore.models import unpadded
 from ivcore.models.layers import merge_heads, split_heads
 from ivcore.models.shapes import BertShape
 
@@ -80,6 +82,17 @@ class TextTower(nn.Module):
         """Text alone, layers below `fusion_layer`: ids int [B, L], mask [B, L] (1 = token) -> [B, L, H]."""
         return self.text_states(ids, mask)[-1]
 
+    def encode_unpadded(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The same without computing padding, whose states come back as zeros; arguments as in `encode`."""
+        where = mask.flatten().nonzero()[:, 0]  # [S]
+        texts = unpadded.layout(where // mask.shape[1], len(mask))
+        embedded = self.bert.embeddings(ids)  # [B, L, H]
+        states = embedded.flatten(0, 1).index_select(0, where)  # [S, H]
+        for layer in self.bert.text():
+            states = self._run(unpadded.text_layer, layer, states, texts)
+        out = states.new_zeros(mask.numel(), states.shape[1]).index_copy(0, where, states)
+        return out.unflatten(0, mask.shape)  # [B, L, H]
+
     def text_states(self, ids: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Embedding output, then the output of each text layer: 1 + fusion_layer times [B, L, H].
 
@@ -117,6 +130,32 @@ class TextTower(nn.Module):
         """Text states that have read a video: [P, L, H] -> [P, L, H]; arguments as in `fusion_states`."""
         return self.fusion_states(states, mask, kv, video_index, video_mask)[-1]
 
+    def fuse_at(
+        self, states: Tensor, mask: Tensor, kv: list[KeyValue], video_index: Tensor | None, wanted: Tensor
+    ) -> Tensor:
+        """Fused states of the wanted tokens alone, without computing padding: [W, H], pair by pair.
+
+        Args:
+            states, mask, kv, video_index: as in `fusion_states`.
+            wanted: bool [P, L], the tokens asked for; padding is never among them.
+        """
+        num_videos, (num_pairs, length) = len(kv[0][0]), mask.shape
+        if video_index is None:
+            _check_pairs(num_pairs, num_videos)
+            video_index = torch.arange(num_pairs, device=mask.device) % num_videos
+        where = mask.flatten().nonzero()[:, 0]  # [S]
+        pair = where // length
+        texts, videos = unpadded.layout(pair, num_pairs), unpadded.layout(video_index[pair], num_videos)
+        found = states.flatten(0, 1).index_select(0, where)  # [S, H]
+        *before, last = zip(self.bert.fusion(), kv, strict=True)
+        for layer, (k, v) in before:
+            found = self._run(unpadded.fusion_layer, layer, found, texts, k, v, videos)
+        asked = wanted.flatten()[where].nonzero()[:, 0]  # [W], in the order of the S tokens
+        ask_texts = unpadded.layout(pair[asked], num_pairs)
+        ask_videos = unpadded.layout(video_index[pair[asked]], num_videos)
+        layer, (k, v) = last
+        return self._run(unpadded.fusion_layer, layer, found, texts, k, v, ask_videos, asked, ask_texts)  # [W, H]
+
     def fusion_states(
         self,
         states: Tensor,
@@ -138,8 +177,8 @@ class TextTower(nn.Module):
             ValueError: if texts, pairs and videos do not fit.
         """
         num_videos = len(kv[0][0])
-        if video_index is None and num_videos not in (1, len(states)):
-            raise ValueError(f"{len(states)} texts and {num_videos} videos: say which video each text reads")
+        if video_index is None:
+            _check_pairs(len(states), num_videos)
         if mask.shape != states.shape[:2]:
             raise ValueError(f"the mask is {list(mask.shape)}, the states are {list(states.shape)}")
         bias = _bias(mask, states)
@@ -164,6 +203,11 @@ class TextTower(nn.Module):
 def _bias(mask: Tensor, like: Tensor) -> Tensor:
     """[B, L], 1 = keep -> what is added to the attention scores, [B, 1, 1, L]."""
     return ((1.0 - mask.to(like.dtype)) * MASKED)[:, None, None, :]
+
+
+def _check_pairs(num_pairs: int, num_videos: int) -> None:
+    if num_videos not in (1, num_pairs):
+        raise ValueError(f"{num_pairs} texts and {num_videos} videos: say which video each text reads")
 
 
 def _text_layer(layer: BertLayer, states: Tensor, bias: Tensor) -> Tensor:

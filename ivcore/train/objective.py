@@ -58,7 +58,7 @@ class Objective(nn.Module):
                 drop = drop.to(batch.video.device)
             tokens = model.encode_tokens(batch.video, drop) if drop is not None else model.encode_tokens(batch.video)
         if isinstance(model, S2Model):
-            states = model.encode_text(batch.ids, batch.mask)
+            states = model.encode_text(batch.ids, batch.mask, unpadded=True)
             return (model.project_video(model.pool(tokens)), model.project_text(states)), tokens, states
         return (model.pool(tokens), model.encode_text(batch.ids)), tokens, None
 
@@ -88,9 +88,9 @@ class Objective(nn.Module):
             losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, *negatives)
         if self.phase.mlm:
             corrupted, labels = draws.words(batch.ids, batch.mask, self.tokenizer)
-            fused = model.fuse(model.encode_text(corrupted, batch.mask), batch.mask, kv)
             chosen = labels != -100
-            loss = mlm_loss(model.mlm_logits(fused[chosen])[None], labels[chosen][None])
+            fused = model.fuse_at(model.encode_text(corrupted, batch.mask, unpadded=True), batch.mask, kv, chosen)
+            loss = mlm_loss(model.mlm_logits(fused)[None], labels[chosen][None])
             losses["mlm"] = loss * share(chosen.sum())
         return losses
 

@@ -18,7 +18,7 @@ class Spy:
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
 
-    def match(self, states: Tensor, mask: Tensor, kv: list, video_index: Tensor) -> Tensor:
+    def match_unpadded(self, states: Tensor, mask: Tensor, kv: list, video_index: Tensor) -> Tensor:
         self.texts, self.masks, self.videos = states[:, 0, 0].tolist(), mask[:, 0].tolist(), video_index.tolist()
         return self.logits
 
