@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from flows.cli_advise import advise_command
 from flows.cli_datasets import datasets_command
 from flows.cli_models import export_command, import_command, parity_command
 from flows.command import Example, common, emit, reported
@@ -228,7 +229,7 @@ def doctor(home: str | None, as_json: bool, debug: bool) -> None:
             sys.exit(1)
 
 
-for _command in (datasets_command, import_command, export_command, parity_command):
+for _command in (advise_command, datasets_command, import_command, export_command, parity_command):
     main.add_command(_command)
 
 

@@ -42,7 +42,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "rows": rows,
         "spread": spread,
         "paired": paired,
-        "k_curve": kcurve.curve(runs, found, evaluation),
+        "k_curve": kcurve.curve(runs, found, rows, evaluation),
         "gains": gains.between_arms(runs, found, evaluation),
         "frozen": lineage.frozen((clips or runs)[0]),
         "advice": choice.choices(spread, verdict.pooled(paired)),

@@ -18,6 +18,21 @@ from ivcore.config import EvalConfig
 from ivcore.metrics import stats
 from ivcore.metrics.lineage import Scored
 
+SAME = (
+    "model",
+    "size",
+    "head",
+    "frames",
+    "max_text_len",
+    "dtype",
+    "device",
+    "machine",
+    "index_bytes_per_video",
+    "peak_mb",
+    "language_trained",
+    "text_class_trained",
+)
+WHERE = ("arm", "language", "text_class", "direction")
 NOWHERE = np.iinfo(np.int32).max  # rank of a true candidate that was not re-scored
 Place = tuple[str, str, str]  # language, text class, direction
 
@@ -63,14 +78,15 @@ def _ranks(sim: pa.Table, match: pa.Table, k: int) -> tuple[np.ndarray, dict[int
     return names, out
 
 
-def curve(runs: list[Scored], found: Any, evaluation: EvalConfig) -> list[dict[str, Any]]:
+def curve(runs: list[Scored], found: Any, rows: list[dict[str, Any]], evaluation: EvalConfig) -> list[dict[str, Any]]:
     """One row an arm, place and k: R@1 over all seeds, what it gains over similarity, and the time of a query.
 
     Args:
         found: outcomes of the verdict, for the families of the queries.
+        rows: of the verdict, for what does not depend on k.
     """
     ranks: dict[tuple[str, Place, int], list[tuple[np.ndarray, np.ndarray]]] = {}
-    times: dict[tuple[str, Place, int], list[float]] = {}
+    times: dict[tuple[str, Place, int], list[dict[str, float]]] = {}
     for run in (r for r in runs if r.model == "s2"):
         largest = run.record["facts"]["k"]
         measured = run.record["measured"]
@@ -83,19 +99,19 @@ def curve(runs: list[Scored], found: Any, evaluation: EvalConfig) -> list[dict[s
                 ms = measured.get("k_ms", {}).get(f"{k}/{place[0]}/{place[1]}") if place[2] == "t2v" else None
                 ms = measured["query_ms"].get(f"match/{'/'.join(place)}") if k == largest else ms
                 if ms:
-                    times.setdefault((run.arm, place, k), []).append(ms["p50"])
+                    times.setdefault((run.arm, place, k), []).append(ms)
     out = []
     for (arm, place, k), each in ranks.items():
         rank, family = (np.concatenate(x) for x in zip(*each))
         first = np.concatenate([r for r, _ in ranks[arm, place, 1]])
         sure = stats.interval(rank == 1, family, evaluation.bootstrap, evaluation.seed)
         gain = stats.difference(rank == 1, first == 1, family, evaluation.bootstrap, evaluation.seed)
-        ms_p50 = times.get((arm, place, k))
+        ms = times.get((arm, place, k), [])
+        about = next(r for r in rows if r["head"] == "match" and tuple(r[n] for n in WHERE) == (arm, *place))
         out.append(
             {
-                **dict(zip(("arm", "language", "text_class", "direction"), (arm, *place))),
-                "model": "s2",
-                "head": "match",
+                **dict(zip(WHERE, (arm, *place))),
+                **{name: about[name] for name in SAME},
                 "k": k,
                 "n": len(rank),
                 "r1": round(sure.mean, 4),
@@ -103,7 +119,10 @@ def curve(runs: list[Scored], found: Any, evaluation: EvalConfig) -> list[dict[s
                 "gain": round(gain.delta, 4),
                 "gain_ci95": [round(gain.low, 4), round(gain.high, 4)],
                 "is_clear": gain.is_clear,
-                "query_ms_p50": round(float(np.mean(ms_p50)), 3) if ms_p50 else None,
+                **{
+                    f"query_ms_{p}": round(float(np.mean([m[p] for m in ms])), 3) if ms else None
+                    for p in ("p50", "p95")
+                },
             }
         )
     return out

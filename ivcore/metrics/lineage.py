@@ -45,6 +45,10 @@ class Scored:
             records.insert(0, self.store.get(records[0]["inputs"]["init"]).record())
         return records
 
+    def size(self) -> str | None:
+        """The model's size by name, if the records say."""
+        return next((p["config"]["model"]["size"] for p in reversed(self.phases) if "model" in p["config"]), None)
+
     def costs(self) -> dict[str, float | None]:
         """Training cost of everything behind the model, and of its own stage alone (clip stands on s2's trunk)."""
         own = [p for p in self.phases if p["kind"] == self.model]

@@ -140,6 +140,7 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                 {
                     "task": "retrieval",
                     **_named(arm, seed, (model, head), place),
+                    "size": run.size(),
                     "k": facts["k"] if head == "match" else None,
                     "frames": frames,
                     "max_text_len": facts["text_len"],
