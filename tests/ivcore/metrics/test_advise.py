@@ -1,8 +1,7 @@
 """The adviser: six written cases, and a proof that what it names is on the front of the rows it was given."""
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ivcore.errors import UserError
 from ivcore.metrics.advise import COSTS, Ask, answer
@@ -96,12 +95,11 @@ def test_what_is_unknown_is_said():
     assert moves.variant["model"] == "clip" and moves.variant["dataset"] == "kinetics400"
 
 
-figures = st.tuples(st.integers(0, 5), st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
-limit = st.one_of(st.none(), st.integers(0, 5))
-
-
-@given(st.lists(figures, min_size=1, max_size=25), limit, limit, limit)
-def test_the_answer_is_on_the_front_of_the_rows_given(made, ms, index, memory):
+@pytest.mark.parametrize("seed", range(60))
+def test_the_answer_is_on_the_front_of_the_rows_given(seed):
+    rng = np.random.default_rng(seed)
+    made = rng.integers([0, 1, 1, 1], 6, (rng.integers(1, 25), 4)).tolist()  # few values: ties are common
+    ms, index, memory = (None if rng.random() < 0.4 else int(rng.integers(0, 6)) for _ in range(3))
     rows = [row(r1=a, ms=b / 2, index_bytes_per_video=c, peak_mb=d, arm=f"a{n}") for n, (a, b, c, d) in enumerate(made)]
     ask = Ask(latency_ms=ms, index_gb=index, videos=10**9, memory_gb=None if memory is None else memory / 1e3)
     found = answer(ask, {"rows": rows, "paired": []})
@@ -123,8 +121,10 @@ def test_the_answer_is_on_the_front_of_the_rows_given(made, ms, index, memory):
         )  # fmt: skip
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=20))
-def test_front_against_the_definition(made):
+@pytest.mark.parametrize("seed", range(60))
+def test_front_against_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    made = rng.integers(0, 5, (rng.integers(0, 20), 3)).tolist()
     rows = [{"n": n, "r1": a, "query_ms_p95": b, "index_bytes_per_video": c} for n, (a, b, c) in enumerate(made)]
 
     def beats(x, y):

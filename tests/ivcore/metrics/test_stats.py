@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ivcore.metrics import stats
 from ivcore.metrics.stats import difference, interval, mcnemar
+
+quick = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def families(num: int, size: int = 4) -> np.ndarray:
@@ -102,6 +104,7 @@ def test_coverage_of_a_difference_with_correlated_families():
     assert 0.91 <= hits / 300 <= 0.98
 
 
+@quick
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_mcnemar_is_the_binomial_test_of_the_disagreements(only_a, only_b):
     n, k = only_a + only_b, min(only_a, only_b)
@@ -110,6 +113,7 @@ def test_mcnemar_is_the_binomial_test_of_the_disagreements(only_a, only_b):
     assert mcnemar(only_a, only_b) == mcnemar(only_b, only_a)
 
 
+@quick
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
 def test_any_outcome_has_an_ordered_interval_that_holds_its_mean(asked):
     a, b, family = (np.array(x) for x in zip(*asked))
