@@ -1,10 +1,11 @@
-# The words: setup fmt check test e2e demo bench docs chaos. Each ends by printing its figure on the last line.
+# The words: setup fmt check test demo up down e2e bench docs chaos. Each ends by printing its figure on the last line.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: setup fmt check test e2e demo bench docs chaos lock
+.PHONY: setup fmt check test demo up down e2e bench docs chaos lock
+IV_HOME ?= workspace
 
 setup: $(STAMP)
 	@echo "setup: $$($(BIN)/python --version), $$($(BIN)/pip list --format=freeze | wc -l) packages in $(VENV)"
@@ -28,11 +29,22 @@ check: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -n 2 -m "not chaos and not e2e"
 
-e2e: $(STAMP)
-	$(BIN)/pytest -m e2e
-
 demo: $(STAMP)
 	$(BIN)/iv demo
+
+# The servers of the workspace (IV_HOME, IV_PREFECT_PORT, IV_MLFLOW_PORT move them), and our deployments on them.
+up: $(STAMP)
+	$(BIN)/iv up --home $(IV_HOME)
+	. $(IV_HOME)/run/env.sh && $(BIN)/prefect --no-prompt deploy --all > $(IV_HOME)/logs/deploy.log 2>&1 || \
+	  { tail -20 $(IV_HOME)/logs/deploy.log; exit 1; }
+	@echo "up: $$(grep -c 'successfully created' $(IV_HOME)/logs/deploy.log) deployments; make down stops all"
+
+down:
+	$(BIN)/iv down --home $(IV_HOME)
+
+# A real server, worker and MLflow in a workspace of their own; minutes.
+e2e: $(STAMP)
+	$(BIN)/pytest -m e2e tests/e2e
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

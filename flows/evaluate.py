@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.train import Trained, make_models
 from ivcore.config import RunConfig
+from tasks.endings import HOOKS
 from tasks.evaluation import catalog, publish, report, score
 from tasks.pipeline import Pipeline, Reference, Variant, pipeline
 
@@ -37,7 +38,7 @@ def judge(run: Pipeline) -> None:
     make_report(run, scores)
 
 
-@flow(name="evaluate", persist_result=False)
+@flow(name="evaluate", persist_result=False, **HOOKS)
 def evaluate(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
     """Score both models and publish the report; earlier steps are found or made.
 

@@ -6,10 +6,11 @@ from prefect import flow
 
 from flows.evaluate import judge
 from ivcore.config import RunConfig
+from tasks.endings import HOOKS
 from tasks.pipeline import pipeline
 
 
-@flow(name="everything", persist_result=False)
+@flow(name="everything", persist_result=False, **HOOKS)
 def everything(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
     """Run the whole pipeline; steps whose artifacts are there are found, not made again.
 

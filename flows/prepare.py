@@ -6,6 +6,7 @@ from prefect import flow
 
 from ivcore.config import RunConfig
 from tasks.data import decode, ingest
+from tasks.endings import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
 
 
@@ -19,7 +20,7 @@ def make_frames(variant: Variant, manifest: Reference) -> Reference:
     return variant.do(decode, variant.config.data, variant.config.frames, manifest)
 
 
-@flow(name="prepare", persist_result=False)
+@flow(name="prepare", persist_result=False, **HOOKS)
 def prepare(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
     """Read the data set and decode its frames.
 

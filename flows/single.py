@@ -8,6 +8,7 @@ from flows.evaluate import make_scores
 from flows.prepare import make_frames, make_manifest
 from flows.train import make_clip, make_models, make_s2, make_start
 from ivcore.config import RunConfig
+from tasks.endings import HOOKS
 from tasks.pipeline import Variant, pipeline
 
 StepName = Literal["ingest", "decode", "fit_s2", "featurize", "fit_clip", "score"]
@@ -33,7 +34,7 @@ def up_to(variant: Variant, last: str) -> None:
     make_clip(variant, manifest, frames, start, features)
 
 
-@flow(name="single", persist_result=False)
+@flow(name="single", persist_result=False, **HOOKS)
 def single(config: RunConfig, step: StepName, home: str | None = None) -> list[dict[str, Any]]:
     """Run the pipeline up to a step; earlier steps are found or made.
 

@@ -9,6 +9,7 @@ from flows.prepare import make_frames, make_manifest
 from ivcore.config import RunConfig
 from ivcore.errors import UserError
 from tasks.data import featurize
+from tasks.endings import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
 from tasks.training import adopt, fit_clip, fit_s2
 
@@ -81,7 +82,7 @@ def make_models(variant: Variant) -> Trained:
     return Trained(manifest, models)
 
 
-@flow(name="train", persist_result=False)
+@flow(name="train", persist_result=False, **HOOKS)
 def train(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
     """Train s2, then clip on its frozen trunk; earlier steps are found or made.
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ivcore.errors import UserError
 
-RUNS = Path(__file__).parent / "runs"
+HERE = Path(__file__).parent
+RUNS = HERE / "runs"
 
 Language = Literal["en", "zh", "es"]
 TextClass = Literal["short", "long"]
@@ -30,6 +31,12 @@ def _speed_only(default: Any, description: str, **limits: Any) -> Any:
 def _when_set(default: Any, description: str, **limits: Any) -> Any:
     """A field that is in the recipe only where it is not at its default: recipes from before it keep their keys."""
     return Field(default, description=description, json_schema_extra={"recipe": "when set"}, **limits)
+
+
+def _one_of(default: str, folder: Path, suffix: str, description: str, also: tuple[str, ...] = ()) -> Any:
+    """A field that names a file of a folder: forms show the names as a menu, servers refuse others."""
+    names = sorted(p.stem for p in folder.glob(f"*{suffix}") if not p.stem.startswith("_"))
+    return Field(default, description=description, json_schema_extra={"enum": [*also, *names]})
 
 
 class Branch(BaseModel):
@@ -76,8 +83,11 @@ class SyntheticConfig(Branch):
 class DataConfig(Branch):
     """Which videos and captions."""
 
-    dataset: str = Field(
-        "synthetic", description="A file of ivcore/data/datasets: synthetic (made up), folder (yours), msrvtt, ..."
+    dataset: str = _one_of(
+        "synthetic",
+        HERE / "data" / "datasets",
+        ".py",
+        "A file of ivcore/data/datasets: synthetic (made up), folder (yours), msrvtt, ...",
     )
     root: str | None = Field(
         None, description="Folder that holds your videos; every path of the annotation is inside it."
@@ -148,7 +158,9 @@ class FramesConfig(Branch):
 class ModelConfig(Branch):
     """Which model size; the numbers are in ivcore/models/sizes."""
 
-    size: str = Field("tiny", description="A file of ivcore/models/sizes: tiny, S14, B14, L14, 1B, 6B.")
+    size: str = _one_of(
+        "tiny", HERE / "models" / "sizes", ".toml", "A file of ivcore/models/sizes: tiny, S14, B14, L14, 1B, 6B."
+    )
     s2_init: str | None = Field(
         None,
         description="Folder that `iv import` made; s2 begins from it, and with no s2 phase it is judged as it is.",
@@ -332,7 +344,13 @@ class Arm(Branch):
 class RunConfig(Branch):
     """A run: everything that decides the result. `run` names the file whose values hold where this one says nothing."""
 
-    run: str = Field("", description="A named run of ivcore/runs (demo, shapes) that fills what is not set here.")
+    run: str = _one_of(
+        "",
+        RUNS,
+        ".toml",
+        "A named run of ivcore/runs that fills what is not set here; in a form that is filled in, only its name.",
+        also=("",),
+    )
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Each seed is a whole run: data, weights, batches.")
     arms: tuple[Arm, ...] = Field((Arm(),), min_length=1, description="Variants run side by side.")
     data: DataConfig = Field(DataConfig(), description="Videos and captions.")

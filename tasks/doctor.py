@@ -1,15 +1,15 @@
 """What this machine has and what it lacks, for `iv doctor`."""
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from ivcore.errors import WorkError
-from tasks import runtime
+from tasks import runtime, safety
 
 FREE_GB = 2.0
 
@@ -55,16 +55,38 @@ def _torch() -> dict[str, Any]:
     except ImportError as e:
         return _check("device", False, f"torch: {e}", "make setup")
     cuda = torch.cuda.is_available()
-    name = torch.cuda.get_device_name(0) if cuda else f"cpu, {torch.get_num_threads()} threads"
-    return _check("device", True, name, "")
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    amx = "with" if "amx_bf16" in flags else "without"
+    cpu = f"cpu {amx} AMX, {torch.get_num_threads()} threads"
+    return _check("device", True, f"{torch.cuda.get_device_name(0)}; {cpu}" if cuda else f"{cpu}, no CUDA", "")
 
 
 def _decoders() -> list[dict[str, Any]]:
+    """Each decoder on a real file; decord may be missing, PyAV does its work then."""
+    try:
+        import numpy as np
+
+        from ivcore.data.decode_file import Task, decode_file, decord
+        from ivcore.data.sampling import Sampling
+        from ivcore.data.shapes.drawing import encode
+    except ImportError as e:
+        return [_check("decoder", False, str(e), "make setup")]
     checks = []
-    for name, needed in (("decord", False), ("av", True)):
-        there = importlib.util.find_spec(name) is not None
-        value = "importable" if there else "missing" + ("" if needed else "; PyAV decodes instead")
-        checks.append(_check(f"{name} import", there or not needed, value, f"pip install {name}"))
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "ramp.mp4"
+        ramp = np.arange(0, 160, 20, dtype=np.uint8)  # each frame one grey, brighter than the one before
+        encode(video, np.broadcast_to(ramp[:, None, None, None], (len(ramp), 64, 64, 3)).copy(), fps=8)
+        for name in ("decord", "pyav"):
+            if name == "decord" and decord is None:
+                checks.append(_check(name, True, "not for this machine; PyAV decodes instead", ""))
+                continue
+            found = decode_file(Task(video, Sampling("middle", 4), 32, decoder=name))
+            greys = [] if found.frames is None else [int(frame.mean()) for frame in found.frames]
+            ok = len(greys) == 4 and all(
+                abs(grey - int(ramp[i])) <= 6 for grey, i in zip(greys, found.frame_index or [])
+            )
+            says = f"{found.decoder} reads an mp4" if ok else f"{found.error}: {found.detail} {greys}"
+            checks.append(_check(name, ok, says, f"pip install --force-reinstall {'av' if name == 'pyav' else name}"))
     return checks
 
 
@@ -77,4 +99,5 @@ def _workspace(home: str | None) -> list[dict[str, Any]]:
     return [
         _check("workspace", True, f"{place} can be written", ""),
         _check("disk", free >= FREE_GB, f"{free:.1f} GB free", f"free {FREE_GB:.0f} GB or give --home elsewhere"),
+        *safety.servers(place),
     ]

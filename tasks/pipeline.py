@@ -9,7 +9,7 @@ from typing import Any
 from prefect import runtime as prefect_runtime
 
 from ivcore.config import RunConfig, variants
-from tasks import runtime, tracking
+from tasks import reaper, runtime, tracking
 from tasks.step import Reference, Where, prefect_context
 
 
@@ -54,6 +54,9 @@ class Pipeline:
 def pipeline(config: RunConfig, home: str | None) -> Iterator[Pipeline]:
     """Open the workspace and the tracked run of this flow run; the run is closed as it ended."""
     place = runtime.prepare(home)
+    if prefect_runtime.flow_run.id:
+        reaper.enrol(prefect_runtime.flow_run.id, prefect_runtime.flow_run.run_count)
+        reaper.reap()
     name = prefect_runtime.flow_run.name or config.run or "run"
     values = config.model_dump(mode="json")
     parent = tracking.open_parent(place, f"{config.run or 'run'} {name}", values, prefect_context())

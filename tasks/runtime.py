@@ -3,10 +3,12 @@
 Prefect fixes its home and server settings when it is imported: `prepare` comes first.
 """
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from ivcore.errors import WorkError
 
@@ -60,10 +62,37 @@ def prepare(home: Path | str | None = None) -> Path:
     os.environ.setdefault("MPLCONFIGDIR", str(home / "cache" / "matplotlib"))
     if "prefect" not in sys.modules:  # in a worker Prefect is there already, with the worker's own home
         os.environ["PREFECT_HOME"] = str(home / "prefect")
+    # One workspace, one database: where its servers run, everything goes through them.
+    servers = running(home)
+    if "prefect" in servers and "prefect" not in sys.modules:
+        os.environ.setdefault("PREFECT_API_URL", f"{servers['prefect']['url']}/api")
     if os.environ.get(TRACKING) in (None, "", _ours):
-        _ours = f"sqlite:///{home}/mlflow/mlflow.db"
+        _ours = servers["mlflow"]["url"] if "mlflow" in servers else f"sqlite:///{home}/mlflow/mlflow.db"
         os.environ[TRACKING] = _ours
     return home
+
+
+def listed(home: Path) -> Path:
+    """The file that lists what `iv up` has started."""
+    return home / "run" / "up.json"
+
+
+def running(home: Path) -> dict[str, Any]:
+    """Which of the workspace's servers run now: name -> pid, began (see there), url."""
+    try:
+        entries = json.loads(listed(home).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return {name: entry for name, entry in entries.items() if began(entry["pid"]) == entry["began"]}
+
+
+def began(pid: int) -> int | None:
+    """When a process began, clock ticks since boot; None when it is gone. Tells it from a later one of its number."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
 
 
 def need_room(home: Path, megabytes: int) -> None:

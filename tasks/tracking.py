@@ -99,6 +99,20 @@ def close_parent(run_id: str | None, error: BaseException | None = None) -> None
         guarded("close the pipeline run", lambda: _close(client(runtime.tracking_uri()), run_id, error))
 
 
+def end_runs(home: Path, flow_run: str, status: str, reason: str) -> None:
+    """End what a flow run that is no more has left RUNNING, with the reason as a tag."""
+
+    def work() -> None:
+        uri = runtime.tracking_uri()
+        mlflow, number = client(uri), experiment(home, uri)
+        where = f"tags.`prefect.flow_run.id` = '{flow_run}' and attributes.status = 'RUNNING'"
+        for run in mlflow.search_runs([number], where, max_results=200):
+            mlflow.set_tag(run.info.run_id, "iv.error", reason)
+            mlflow.set_terminated(run.info.run_id, status)
+
+    guarded("end the runs of a flow run", work)
+
+
 def note_reused(run_id: str | None, step: Step, artifact: Artifact, place: str) -> None:
     """Say on the pipeline run that a step was found: whose run made it, and which artifact it is."""
     if run_id is None:

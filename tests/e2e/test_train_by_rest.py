@@ -6,13 +6,11 @@ import pytest
 
 from tests import own_videos
 
-pytestmark = pytest.mark.e2e
-
 FEW = {"warmup_steps": 2, "steps": 30}
 
 
 @pytest.fixture(scope="module")
-def done(services, tmp_path_factory):
+def done(servers, tmp_path_factory):
     """(flow run id, MLflow client) of a finished run."""
     from mlflow import MlflowClient
 
@@ -28,10 +26,11 @@ def done(services, tmp_path_factory):
         },
         "eval": {"latency_queries": 10, "bootstrap": 100, "examples": 1},
     }
-    run = services.run("everything/everything", {"config": config, "home": str(services.home)})
-    state = services.ended(run)
-    assert state["type"] == "COMPLETED", (state, (services.home / "worker.log").read_text()[-3000:])
-    return run, MlflowClient(tracking_uri=f"sqlite:///{services.home}/mlflow/mlflow.db")
+    status, run = servers.trigger("everything/everything", config)
+    assert status == 201, run
+    ended = servers.wait(run["id"])
+    assert ended["state"]["type"] == "COMPLETED", (ended["state"], servers.log())
+    return run["id"], MlflowClient(tracking_uri=servers.env["MLFLOW_TRACKING_URI"])
 
 
 def _training(client, flow_run):
@@ -70,7 +69,7 @@ def test_the_registry_has_a_version_of_each_with_its_files_and_its_recall(done, 
         assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth", ".bin"))]
 
 
-def test_the_run_ends_in_a_report_of_both(done, services):
-    found = json.loads((services.home / "reports" / "latest" / "report.json").read_text())
+def test_the_run_ends_in_a_report_of_both(done, servers):
+    found = json.loads((servers.home / "reports" / "latest" / "report.json").read_text())
     assert {row["model"] for row in found["rows"]} == {"s2", "clip"}
     assert {stage["prefect_run_id"] for stage in found["stages"]} == {done[0]}

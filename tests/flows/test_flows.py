@@ -243,13 +243,28 @@ def test_runs_of_killed_processes_are_closed(home):
 def test_deployments_name_flows_that_are_there():
     import importlib
 
+    from flows import deployed
+
     text = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    assert {d["name"] for d in text["deployments"]} == {"everything", "prepare", "train", "evaluate"}
+    (step,) = text["build"]
+    values = deployed.values(**{k: v for k, v in step["flows.deployed.values"].items() if k != "id"})
+    assert {"everything", "prepare", "train", "evaluate"} <= {d["name"] for d in text["deployments"]}
     for deployment in text["deployments"]:
         name, _, flow = deployment["entrypoint"].rpartition(".")
         found = getattr(importlib.import_module(name), flow)
-        found.validate_parameters(deployment["parameters"])
+        given = {k: values["config"] if v == "{{ demo.config }}" else v for k, v in deployment["parameters"].items()}
+        found.validate_parameters(given)
+        assert deployment["description"] and deployment["tags"] == ["iv"]
+        assert deployment["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
         assert all("timezone" in s and s["active"] is False for s in deployment.get("schedules", []))
+
+
+def test_a_deployed_run_is_the_named_run_also_when_the_form_sends_every_field(home):
+    from flows import deployed
+    from ivcore.config import load
+
+    sent = deployed.values("shapes")["config"]
+    assert parse(sent) == load("shapes") and sent["train"]["s2"]["phases"][2]["name"] == "last"
 
 
 def test_the_form_shows_what_a_parameter_means(home):

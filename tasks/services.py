@@ -1,0 +1,260 @@
+"""The servers of a workspace: Prefect's, a worker of the pool `iv`, MLflow's. `iv up` starts what is not there yet.
+
+Each is a process in a session of its own that carries the workspace in its environment, and so does everything it
+starts: `down` finds by that whatever is left, also what lost its parent. Data, logs and the list of what runs
+(run/up.json) are in the workspace. Everything listens on loopback; what a web page could do from there is refused.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ivcore.errors import UserError, WorkError
+from tasks import runtime
+
+POOL = "iv"
+MARK = "IV_UP"  # in the environment of everything we start: the workspace
+READY_S = 180.0  # a loaded machine takes its time
+STOP_S = 20.0  # from the polite signal to the other one
+TICK_S = 0.2
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `up` was asked for."""
+
+    home: Path
+    prefect_port: int = 4200
+    mlflow_port: int = 5000
+    limit: int = 2
+
+    @property
+    def prefect_url(self) -> str:
+        """Where the dashboard is."""
+        return f"http://{LOOPBACK}:{self.prefect_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Where the experiments are."""
+        return f"http://{LOOPBACK}:{self.mlflow_port}"
+
+
+def up(plan: Plan) -> dict[str, Any]:
+    """Start what does not run yet, wait until it answers; what runs then, by name.
+
+    Raises:
+        UserError: a port is taken.
+        WorkError: a server did not come up; with the last words of its log.
+    """
+    from tasks import reaper
+
+    running = runtime.running(plan.home)
+    _same_ports(plan, running)
+    for name, port in (("prefect", plan.prefect_port), ("mlflow", plan.mlflow_port)):
+        if name not in running:
+            _need_port(name, port)
+    for name in ("logs", "run"):
+        (plan.home / name).mkdir(exist_ok=True)
+    env = environment(plan)
+    (plan.home / "run" / "env.sh").write_text(exports(plan) + "\n")
+    for name, url, health in (
+        ("prefect", plan.prefect_url, "/api/health"),
+        ("mlflow", plan.mlflow_url, "/health"),
+    ):  # one after the other: both at once starve each other on a small machine
+        if name not in running:
+            running[name] = {**_start(plan.home, name, _command(name, plan), env), "url": url}
+            _note(plan.home, running)
+            _wait(plan.home, name, running[name], url + health)
+    if "worker" not in running:
+        with _environ(env):
+            reaper.reap()  # what died with the worker before; no other start may do it while a worker is about
+        running["worker"] = _start(plan.home, "worker", _command("worker", plan), env)
+        _note(plan.home, running)
+    return running
+
+
+def down(home: Path) -> list[str]:
+    """Stop the worker, then the servers, then whatever is left of what they started; the names of what was stopped."""
+    running, stopped = runtime.running(home), []
+    for name in ("worker", "mlflow", "prefect"):
+        if name in running:
+            _stop(running[name]["pid"])
+            stopped.append(name)
+    until = time.monotonic() + STOP_S
+    while (left := marked(home)) and time.monotonic() < until:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(TICK_S)
+    runtime.listed(home).unlink(missing_ok=True)
+    return stopped
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """What servers and worker, and so every run, find in their environment. What the user has set stays."""
+    origins = ",".join(f"http://{name}:{plan.prefect_port}" for name in (LOOPBACK, "localhost"))
+    login = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    source = str(Path(__file__).parents[1])
+    ours = {
+        "PREFECT_API_URL": f"{plan.prefect_url}/api",
+        runtime.TRACKING: plan.mlflow_url,
+        "IV_HOME": str(plan.home),
+        MARK: str(plan.home),
+        "PREFECT_HOME": str(plan.home / "prefect"),
+        "PYTHONPATH": os.pathsep.join(x for x in (source, os.environ.get("PYTHONPATH", "")) if x),
+        **({"PREFECT_API_AUTH_STRING": login} if login else {}),
+    }
+    wishes = {
+        # Prefect answers every web page otherwise: any site open in a browser here could start flows.
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_LOGGING_LEVEL": "INFO",  # of the runs: the dashboard shows their progress
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "iv",
+    }
+    # `prepare` has set the quiet level for this process; the runs are to speak.
+    given = {k: v for k, v in os.environ.items() if runtime.QUIET.get(k) != v}
+    return {**runtime.QUIET, **wishes, **given, **ours}
+
+
+def exports(plan: Plan) -> str:
+    """Lines for a shell that is to talk to these servers."""
+    names = ("PREFECT_API_URL", runtime.TRACKING, "IV_HOME", "PREFECT_API_AUTH_STRING")
+    env = environment(plan)
+    return "\n".join(f"export {name}={shlex.quote(env[name])}" for name in names if name in env)
+
+
+def marked(home: Path) -> list[int]:
+    """Every process of this user that was started by the servers of this workspace."""
+    mark = f"{MARK}={home}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+def _command(name: str, plan: Plan) -> list[str]:
+    """The command line of a server, run by this Python."""
+    data = plan.home / "mlflow"
+    mlflow = ["server", "--host", LOOPBACK, "--port", str(plan.mlflow_port), "--workers", "1"]
+    mlflow += ["--backend-store-uri", f"sqlite:///{data}/mlflow.db", "--artifacts-destination", str(data / "artifacts")]
+    commands = {
+        "prefect": ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(plan.prefect_port)],
+        "mlflow": ["mlflow", *mlflow],
+        "worker": ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--limit", str(plan.limit)],
+    }
+    return [sys.executable, "-m", *commands[name]]
+
+
+def _start(home: Path, name: str, command: list[str], env: Mapping[str, str]) -> dict[str, Any]:
+    """Start a process that outlives us, its words in logs/NAME.log."""
+    with (home / "logs" / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=dict(env),
+            cwd=home,  # nothing may depend on where somebody stood
+            preexec_fn=_default_signals,
+        )
+    return {"pid": process.pid, "began": runtime.began(process.pid)}
+
+
+def _default_signals() -> None:
+    """A script in the background ignores Ctrl-C, and what it starts would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _wait(home: Path, name: str, entry: Mapping[str, Any], url: str) -> None:
+    """Until the server answers; WorkError with its last words when it ends first or takes too long."""
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until:
+        if answers(url):
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(entry["pid"], os.WNOHANG)
+        if runtime.began(entry["pid"]) is None:
+            break
+        time.sleep(TICK_S)
+    log = home / "logs" / f"{name}.log"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    raise WorkError(f"{name} did not come up; {log} ends with: {' | '.join(lines[-3:])[:600]}")
+
+
+def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Something says 200 there."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as reply:
+            return bool(reply.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _stop(pid: int) -> None:
+    """SIGTERM to the process, SIGKILL to its group after a while."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + STOP_S
+    while time.monotonic() < until and runtime.began(pid) is not None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(TICK_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _need_port(name: str, port: int) -> None:
+    """UserError naming the port and the cure when something else listens there."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((LOOPBACK, port))
+        except OSError:
+            raise UserError(
+                f"port {port} of {name} is taken; stop what listens there (ss -ltnp), "
+                f"or give another: iv up --{name}-port {port + 1}"
+            ) from None
+
+
+def _same_ports(plan: Plan, running: Mapping[str, Any]) -> None:
+    for name, url in (("prefect", plan.prefect_url), ("mlflow", plan.mlflow_url)):
+        if running.get(name, {}).get("url", url) != url:
+            raise UserError(f"{name} of {plan.home} runs at {running[name]['url']}; `iv down` first to move it")
+
+
+def _note(home: Path, running: Mapping[str, Any]) -> None:
+    path = runtime.listed(home)
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    aside.write_text(json.dumps(running, indent=1))
+    aside.replace(path)
+
+
+@contextlib.contextmanager
+def _environ(env: Mapping[str, str]) -> Iterator[None]:
+    """These variables for a while, for a client in this process."""
+    before = dict(os.environ)
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
