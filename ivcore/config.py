@@ -263,6 +263,12 @@ class StageConfig(Branch):
     accumulate: int = _when_set(
         1, "Parts a batch is worked through in, one after the other; each part is contrasted within itself.", ge=1
     )
+    grad_cache_chunk: int = _when_set(
+        0,
+        "Clips that go through the towers at once, while the contrast is that of the whole batch (gradient caching): "
+        "memory of a chunk for two forwards; matching negatives come from the chunk. 0: the whole batch at once.",
+        ge=0,
+    )
     validate_every: int = _when_set(0, "Steps between two looks at retrieval on the split val; 0: none.", ge=0)
     patience: int = _when_set(0, "Stop after so many looks without a better R@1; 0: never.", ge=0)
     keep: Literal["last", "best"] = _when_set("last", "The checkpoint of a phase: its last step, or its best R@1.")

@@ -50,8 +50,8 @@ class Speed:
     """Work done and seconds waited for data since the last look."""
 
     begun: float
-    videos: int = 0
-    tokens: int = 0
+    videos: float = 0.0
+    tokens: float = 0.0
     waited: float = 0.0
 
     @classmethod

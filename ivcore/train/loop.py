@@ -5,11 +5,13 @@ the step, whatever else is random is a function of the step (`draws`), and the s
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ from ivcore.train import health
 from ivcore.train.batches import Batch
 from ivcore.train.begin import Source
 from ivcore.train.draws import Draws
+from ivcore.train.gradcache import cached_backward
 from ivcore.train.objective import Inputs, Objective
 from ivcore.train.optim import adamw, set_lr
 from ivcore.train.parallel import Ranks, whole
@@ -60,7 +63,10 @@ class Loop:
         self.text_len, self.device, self.dtype = text_len, device, getattr(torch, train.dtype)
         self.ranks, self.look = ranks or Ranks(), look
         self.objective = Objective(model, tokenizer, phase, train.vtc_gradient)
-        self.wrapped = self.ranks.wrap(self.objective, device)
+        self.chunk = stage.grad_cache_chunk if phase.vtc else 0  # without contrast there is nothing to cache
+        if self.chunk and (stage.accumulate > 1 or self.ranks.sharded):
+            raise UserError("grad_cache_chunk goes with accumulate = 1 and without fsdp2; choose one of them")
+        self.wrapped = self.objective if self.chunk else self.ranks.wrap(self.objective, device)
         self.optimiser = adamw(model, stage, phase)
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best: dict[str, Tensor] = {}  # the trained parameters at the best look, where they are to be kept
@@ -199,51 +205,94 @@ class Loop:
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         """Forward and backward of this rank's rows, part by part; the losses of the whole batch by name."""
-        step, accumulate = self.tally.step, self.stage.accumulate
-        parts = self.ranks.count * accumulate
-        if len(batch.rows) % parts:
+        own = len(batch.rows) // self.ranks.count
+        pieces = -(-own // self.chunk) if self.chunk else self.stage.accumulate  # of this rank's rows
+        if len(batch.rows) % (pieces * self.ranks.count):
             raise UserError(
                 f"phase {self.phase.name}: a batch of {len(batch.rows)} clips cannot be divided by train.ranks "
-                f"{self.ranks.count} times accumulate {accumulate}; choose another batch_size"
+                f"{self.ranks.count} times {pieces} parts; choose another batch_size"
             )
-        full = step % self.phase.loss_every == 0
-        sums: dict[str, Tensor] = {}
-        for i in range(accumulate):
-            part = self.ranks.rank * accumulate + i
-            draws = Draws(self.train.seed, self.phase.name, step, self.text_len, part, parts)
-            draws.noise()
-            inputs = self._inputs(batch, part, parts)
-            with self.ranks.hold(self.wrapped, last=i == accumulate - 1):
-                losses = self._counted(inputs, draws, full)
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss.detach() / accumulate
-        self.ranks.settle(self.model)
+        full = self.tally.step % self.phase.loss_every == 0
+        draws = [self._draws(i, pieces) for i in range(pieces)]
+        if self.chunk:
+            sums = self._counted(f"{len(batch.rows)} cached", full, lambda: self._cached(batch, draws, full))
+            self.ranks.average(self.named.values())
+        else:
+            sums = {}
+            for one in draws:
+                for name, loss in self._plain(batch, one, full, last=one is draws[-1]).items():
+                    sums[name] = sums.get(name, 0.0) + loss.detach() / pieces
+            self.ranks.settle(self.model)
         values = self.ranks.mean(torch.stack([v.float() for v in sums.values()])).tolist()
-        return {("loss" if name == "total" else f"loss/{name}"): v for name, v in zip(sums, values, strict=True)}
+        figures = {f"loss/{name}": value for name, value in zip(sums, values, strict=True)}
+        return {"loss": sum(getattr(self.phase, n) * figures[f"loss/{n}"] for n in sums), **figures}
 
-    def _counted(self, inputs: Inputs, draws: Draws, full: bool) -> dict[str, Tensor]:
-        """`_losses`; its arithmetic is counted the first time that a batch of this shape comes."""
+    def _draws(self, piece: int, pieces: int) -> Draws:
+        part, parts = self.ranks.rank * pieces + piece, self.ranks.count * pieces
+        return Draws(self.train.seed, self.phase.name, self.tally.step, self.text_len, part, parts)
+
+    def _plain(self, batch: Batch, draws: Draws, full: bool, last: bool) -> dict[str, Tensor]:
+        """The losses of a part; its share of the gradient is added to the parameters'."""
+        draws.noise()
+        inputs = self._inputs(batch, draws)
+
+        def work() -> dict[str, Tensor]:
+            with self._arithmetic():
+                losses: dict[str, Tensor] = self.wrapped(inputs, draws, full)
+            (self.objective.total(losses) / self.stage.accumulate).backward()
+            return losses
+
         video = inputs.tokens if inputs.video is None else inputs.video
-        kind = f"{list(video.shape)}/{list(inputs.ids.shape)}/{full}"  # type: ignore[union-attr]
+        with self.ranks.hold(self.wrapped, last):
+            return self._counted(f"{list(video.shape)}/{list(inputs.ids.shape)}", full, work)  # type: ignore[union-attr]
+
+    def _cached(self, batch: Batch, draws: list[Draws], full: bool) -> dict[str, Tensor]:
+        """The same with the contrast of all parts together, in the memory of one."""
+        samples = torch.tensor(self._own(batch.rows)).to(self.device)
+        families = self._own(batch.families).to(self.device)
+
+        def encode(one: Draws) -> tuple[tuple[Tensor, ...], Any]:
+            one.noise()
+            inputs = self._inputs(batch, one)
+            with self._arithmetic():
+                vectors, *rest = self.objective.encode(inputs, one)
+            return vectors, (inputs, *rest)
+
+        def local(one: Draws, vectors: tuple[Tensor, ...], rest: Any) -> dict[str, Tensor]:
+            inputs, *between = rest
+            with self._arithmetic():
+                losses = self.objective.fused(inputs, one, vectors, *between)
+            return {name: loss / len(draws) for name, loss in losses.items()}
+
+        fused = local if full and self.objective.fuses else None
+        weights = {name: getattr(self.phase, name) for name in ("vtc", "vtm", "mlm")}
+        contrast = functools.partial(self.objective.contrast, samples=samples, families=families)
+        return cached_backward(encode, draws, contrast, fused, weights)
+
+    def _counted(self, shape: str, full: bool, work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Do the work; its arithmetic is counted the first time that a batch of this shape comes."""
+        kind = f"{shape}/{full}"
         if kind in self.tally.cost:
-            losses = self._losses(inputs, draws, full)
+            found = work()
         else:
             with FlopCounterMode(display=False) as counter:
-                losses = self._losses(inputs, draws, full)
+                found = work()
             self.tally.cost[kind] = counter.get_total_flops() / 1e9
         self.tally.gflop += self.tally.cost[kind] * self.ranks.count
-        return losses
+        return found
 
-    def _losses(self, inputs: Inputs, draws: Draws, full: bool) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            losses = self.wrapped(inputs, draws, full)
-        total = self.objective.total(losses)
-        (total / self.stage.accumulate).backward()
-        return {"total": total, **losses}
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def _inputs(self, batch: Batch, part: int, parts: int) -> Inputs:
-        size = len(batch.rows) // parts
-        own, begun = slice(part * size, (part + 1) * size), time.monotonic()
+    def _own(self, rows: Any) -> Any:
+        """What this rank has of a batch."""
+        size = len(rows) // self.ranks.count
+        return rows[self.ranks.rank * size : (self.ranks.rank + 1) * size]
+
+    def _inputs(self, batch: Batch, draws: Draws) -> Inputs:
+        """The rows of the part that `draws` belongs to."""
+        size = len(batch.rows) // draws.parts
+        own, begun = slice(draws.part * size, (draws.part + 1) * size), time.monotonic()
         rows = batch.rows[own]
         ids, mask = self.tokenizer.encode(batch.captions[own], self.text_len)
         video = tokens = None
@@ -252,8 +301,9 @@ class Loop:
         else:
             video = normalise(self.source.batch(rows).to(self.device))
         self.speed.waited += time.monotonic() - begun
-        self.speed.videos += size * self.ranks.count
-        self.speed.tokens += int(mask.sum()) * self.ranks.count
+        times = 2 if self.chunk else 1  # that a clip comes by
+        self.speed.videos += size * self.ranks.count / times
+        self.speed.tokens += int(mask.sum()) * self.ranks.count / times
         to = self.device
         return Inputs(video, tokens, ids.to(to), mask.to(to), torch.tensor(rows).to(to), batch.families[own].to(to))
 

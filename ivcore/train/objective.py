@@ -4,6 +4,7 @@ Shapes: B clips and as many captions, L text tokens, N patches, C vision width, 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +43,14 @@ class Objective(nn.Module):
         """The losses by name, unweighted; matching and masked words only when `full`."""
         vectors, tokens, states = self.encode(batch, draws)
         losses = self.contrast(*vectors, batch.samples, batch.families) if self.phase.vtc else {}
-        if full and isinstance(self.model, S2Model):
-            assert states is not None
-            losses.update(self.fused(self.model, batch, draws, vectors, tokens, states))
+        if full and self.fuses:
+            losses.update(self.fused(batch, draws, vectors, tokens, states))
         return losses
+
+    @property
+    def fuses(self) -> bool:
+        """There are losses that read text and video together."""
+        return isinstance(self.model, S2Model) and bool(self.phase.vtm or self.phase.mlm)
 
     def encode(self, batch: Inputs, draws: Draws) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor | None]:
         """((video [B, E], text [B, E]), tokens [B, 1+N, C], text states [B, L, H] of s2)."""
@@ -70,18 +75,12 @@ class Objective(nn.Module):
         return {"vtc": vtc_loss(video, text, self.model.temp, samples, swaps)}
 
     def fused(
-        self,
-        model: S2Model,
-        batch: Inputs,
-        draws: Draws,
-        vectors: tuple[Tensor, Tensor],
-        tokens: Tensor,
-        states: Tensor,
+        self, batch: Inputs, draws: Draws, vectors: tuple[Tensor, ...], tokens: Tensor, states: Tensor | None
     ) -> dict[str, Tensor]:
-        """Matching and masked words, of the clips of this process."""
+        """Matching and masked words, of the clips of this process; arguments as `encode` gives them."""
+        model: Any = self.model
         losses: dict[str, Tensor] = {}
-        if self.phase.vtm or self.phase.mlm:
-            kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
+        kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
         if self.phase.vtm:
             video, text = (v.detach() for v in vectors)
             negatives = draws.negatives(video, text, model.temp.detach(), batch.samples, self.phase)

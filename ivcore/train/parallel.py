@@ -75,6 +75,12 @@ class Ranks:
         if self.sharded and model.temp.grad is not None:
             model.temp.grad.copy_(self.mean(model.temp.grad))
 
+    def average(self, parameters: Iterable[Tensor]) -> None:
+        """Gradients that no wrapper has looked after: their mean over the ranks."""
+        for parameter in parameters if self.count > 1 else ():
+            if parameter.grad is not None:
+                parameter.grad.copy_(self.mean(parameter.grad))
+
     def clip(self, parameters: Iterable[Tensor], limit: float) -> float:
         """Norm of all gradients, and these scaled down to `limit` (0: not)."""
         kept, most = [p for p in parameters if p.grad is not None], limit or math.inf

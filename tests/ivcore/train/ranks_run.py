@@ -23,10 +23,10 @@ CASES = {
 }
 
 
-def run(name, place, ranks=None, steps=STEPS, until=None, **train):
+def run(name, place, ranks=None, steps=STEPS, until=None, stage=None, **train):
     """Losses, parameters and frozen digest of a case; no dropout, whose draws a rank has of its own."""
     kind, fields = CASES[name]
-    loop = made_up.loop(kind, made_up.phase(kind, steps=steps, **fields), None, ranks, dropout=0.0, **train)
+    loop = made_up.loop(kind, made_up.phase(kind, steps=steps, **fields), stage, ranks, dropout=0.0, **train)
     losses, backward = [], loop._backward
 
     def watched(batch):
@@ -63,6 +63,7 @@ if __name__ == "__main__":
     found["fsdp-resumed"] = run("all", folder / "fsdp-broken", fsdp)
     run("all", folder / "ddp-broken", ddp, until=11, save_every_steps=4)
     found["ddp-resumed"] = run("all", folder / "ddp-broken", ddp)
+    found["cached"] = run("vtc", folder / "cached", ddp, stage={"grad_cache_chunk": 4})
     if ddp.rank == 0:
         torch.save(found, folder / "found.pt")
     torch.distributed.destroy_process_group()

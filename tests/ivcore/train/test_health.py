@@ -23,8 +23,8 @@ def poisoned(kind, bad_step, monkeypatch, **train):
     loop = made_up.loop(kind, made_up.phase(kind, steps=5), **train)
     inputs, rows = loop._inputs, []
 
-    def poison(batch, part, parts):
-        found = inputs(batch, part, parts)
+    def poison(batch, draws):
+        found = inputs(batch, draws)
         rows.append(batch.rows)
         if loop.tally.step + 1 == bad_step:
             found.video.fill_(float("nan"))
@@ -90,9 +90,10 @@ def test_groups_hold_every_trained_parameter_once_under_its_own_rate():
     assert {g["lr"] for g in optimiser.param_groups} == {lr, 10 * lr, lr / 2}
 
 
-def gradients(accumulate, **phase):
+def gradients(accumulate=1, chunk=0, kind="s2", dropout=0.1, **phase):
     """Gradients of one batch of 16, in parts."""
-    loop = made_up.loop("s2", made_up.phase("s2", **phase), {"accumulate": accumulate})
+    stage = {"accumulate": accumulate, "grad_cache_chunk": chunk}
+    loop = made_up.loop(kind, made_up.phase(kind, **phase), stage, dropout=dropout)
     loop.speed = health.Speed.now()
     batch = next(made_up.batches(1))
     figures = loop._backward(batch)
@@ -107,13 +108,29 @@ def test_parts_of_a_batch_add_up_to_the_mean_of_their_gradients():
     for part in range(2):
         draws = made_up.draws(part, 2)
         draws.noise()
-        halves.append(loop.wrapped(loop._inputs(batch, part, 2), draws, True)["vtc"])
+        halves.append(loop.wrapped(loop._inputs(batch, draws), draws, True)["vtc"])
     mean = torch.stack(halves).mean()
     mean.backward()
     assert figures["loss/vtc"] == pytest.approx(mean.item(), rel=1e-6)
     wanted = {n: p.grad for n, p in loop.named.items() if p.grad is not None}
     assert found.keys() == wanted.keys()
     assert all(torch.allclose(found[n], wanted[n], atol=1e-6) for n in found)
+
+
+@pytest.mark.parametrize("chunk", [4, 16])
+@pytest.mark.parametrize("kind", ["s2", "clip"])
+def test_cached_gradients_are_those_of_the_whole_batch(kind, chunk):
+    fields = {"vtm": 0.0, "mlm": 0.0} if kind == "s2" else {}
+    whole, cached = (gradients(chunk=c, kind=kind, dropout=0.0, **fields)[:2] for c in (0, chunk))
+    assert cached[0] == pytest.approx(whole[0], rel=1e-6) and cached[1].keys() == whole[1].keys()
+    assert all(torch.allclose(cached[1][n], whole[1][n], atol=1e-5) for n in whole[1])
+
+
+def test_matching_and_masked_words_of_a_single_chunk_are_those_of_the_batch():
+    whole, cached = (gradients(chunk=c, dropout=0.0)[:2] for c in (0, 16))
+    assert cached[0].keys() == whole[0].keys() == {"loss", "loss/vtc", "loss/vtm", "loss/mlm"}
+    assert cached[0] == pytest.approx(whole[0], rel=1e-6)
+    assert all(torch.allclose(cached[1][n], whole[1][n], atol=1e-5) for n in whole[1])
 
 
 def test_a_batch_that_cannot_be_divided_is_refused():

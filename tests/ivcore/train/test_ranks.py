@@ -72,3 +72,7 @@ def test_ranks_go_on_from_their_state(how, two):
     whole, resumed = two["all" if how == "ddp" else "fsdp-all"], two[f"{how}-resumed"]
     assert resumed["resumed"] >= 4
     assert all(torch.equal(whole["trained"][n], resumed["trained"][n]) for n in whole["trained"])
+
+
+def test_cached_gradients_over_ranks_equal_one(one, two):
+    check(two["cached"], one["vtc"])
