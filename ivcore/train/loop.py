@@ -275,7 +275,9 @@ class Loop:
         if kind in self.tally.cost:
             found = work()
         else:
-            with FlopCounterMode(display=False) as counter:
+            # Counted as written: a compiled block that is first met by the counter would stay uncompiled.
+            plainly = torch.compiler.set_stance("force_eager") if self.train.compile else contextlib.nullcontext()
+            with plainly, FlopCounterMode(display=False) as counter:
                 found = work()
             self.tally.cost[kind] = counter.get_total_flops() / 1e9
         self.tally.gflop += self.tally.cost[kind] * self.ranks.count

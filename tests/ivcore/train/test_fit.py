@@ -1,0 +1,80 @@
+"""A whole phase in the less usual ways: pure bf16, compiled blocks, the best look kept."""
+
+import pytest
+import torch
+
+from ivcore import schemas, steps
+from ivcore.errors import UserError
+from ivcore.train import checkpoint
+
+
+def clip(chain, phase, name, stage=None, **train):
+    """A clip phase of 6 steps on the chain's features, trained in another way."""
+    c = chain.config
+    settings = c.train.model_copy(update={"clip": c.train.clip.model_copy(update=stage or {}), **train})
+    other = phase.model_copy(update={"name": name, "steps": 6})
+    return steps.fit_clip(chain.store, c.model, settings, other, chain.manifest, chain.features, chain.last)
+
+
+def test_pure_bf16_trains_and_what_is_frozen_stays_as_it_was_before_it_was_rounded(chain):
+    phase = chain.config.train.clip.phases[1]
+    made = chain.run(clip(chain, phase, "pure", weights="bfloat16"))
+    facts = made.record()["facts"]
+    assert facts["digest_before"] == facts["digest_after"]
+    state = checkpoint.load(made.path)[0].state_dict()
+    trained = [state[n] for n in facts["trained_names"]]
+    assert all(torch.equal(t, t.bfloat16().float()) for t in trained)
+    frozen = [state[n] for n in state if n not in facts["trained_names"] and state[n].numel() > 1000]
+    assert any(not torch.equal(t, t.bfloat16().float()) for t in frozen)
+    assert made.key != clip(chain, phase, "pure").key
+
+
+@pytest.mark.parametrize("kind", ["s2", "clip"])
+def test_compiled_blocks_give_the_same_losses(chain, kind, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile(self, backend="aot_eager"))  # no C++, seconds
+
+    c, found = chain.config, []
+    counters.clear()
+    for compiled in (False, True):
+        train = c.train.model_copy(update={"compile": compiled})
+        phase = getattr(c.train, kind).phases[0].model_copy(update={"name": "blocks", "steps": 6, "trainable": "all"})
+        fit = {"s2": steps.fit_s2, "clip": steps.fit_clip}[kind]
+        init = None if kind == "s2" else chain.last
+        made = chain.run(fit(chain.store, c.model, train, phase, chain.manifest, chain.frames, init))
+        rows = schemas.rows(made.path / "curves.parquet", schemas.CURVES)
+        found.append({r["name"]: r["value"] for r in rows})
+        assert (counters["stats"]["unique_graphs"] > 0) == compiled
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
+def test_looks_at_the_validation_split_are_on_the_curves_and_in_the_facts(chain):
+    phase = chain.config.train.clip.phases[0]
+    made = chain.run(clip(chain, phase, "looks", {"validate_every": 3, "keep": "best"}))
+    facts = made.record()["facts"]
+    rows = list(schemas.rows(made.path / "curves.parquet", schemas.CURVES))
+    looks = {r["step"]: r["value"] for r in rows if r["name"] == "val/r1"}
+    assert set(looks) == {3, 6} and all(0 <= v <= 100 for v in looks.values())
+    assert facts["best_val_r1"] == max(looks.values()) == looks[facts["best_step"]] and facts["kept"] == "best"
+
+
+def test_without_captions_there_is_nothing_to_look_at(chain):
+    phase = chain.config.train.clip.phases[0].model_copy(update={"languages": ("es",)})
+    step = clip(chain, phase, "blind", {"validate_every": 3})
+    from ivcore.data.loader import Captions
+
+    with pytest.MonkeyPatch.context() as patch:
+        texts = Captions.texts
+        patch.setattr(Captions, "texts", lambda self, *of: [] if of[2] == "val" else texts(self, *of))
+        with pytest.raises(UserError, match=r"validate_every is 3, but the split val has no short caption in es"):
+            chain.run(step)
+
+
+def test_options_that_are_not_set_leave_keys_alone(chain):
+    c = chain.config
+    recipe, stage = c.train.recipe(), c.train.clip.recipe()
+    later = {"weights", "compile", "vtc_gradient", "ranks", "parallel", "on_nan", "save_every_min", "checkpoint_text"}
+    assert not later & set(recipe) and not {"accumulate", "different_lr", "grad_cache_chunk", "keep"} & set(stage)
+    assert c.train.model_copy(update={"compile": True}).recipe()["compile"] is True
