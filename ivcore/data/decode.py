@@ -164,7 +164,8 @@ def _results(root: Path, frames: FramesConfig, clips: list[Row], spent: Callable
     """What became of each clip, in order. A worker that was lost on a clip leaves it to the other decoder once."""
     tasks = (task_of(root, frames, clip) for clip in clips)
     workers = max(min(pool.num_workers(frames.workers), len(clips)), 1)
-    for got in pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, other_decoder, spent):
+    size = plan.clip_bytes(frames)
+    for got in pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, other_decoder, spent, size):
         yield Decoded(None, error=got.reason, detail=got.detail) if isinstance(got, pool.Lost) else got
 
 

@@ -15,9 +15,14 @@ BYTES = {"float16": 2, "float32": 4}
 said = logging.getLogger("iv.plan")
 
 
+def clip_bytes(frames: FramesConfig) -> int:
+    """Bytes of the frames of a clip, before compression."""
+    return frames.num_frames * frames.size_px**2 * 3
+
+
 def frames_gb(num_clips: int, frames: FramesConfig) -> float:
     """Gigabytes of the frames of so many clips, before compression."""
-    return num_clips * frames.num_frames * frames.size_px**2 * 3 / GB
+    return num_clips * clip_bytes(frames) / GB
 
 
 def features_gb(frames: Artifact, encoder: Artifact, dtype: str) -> float | None:

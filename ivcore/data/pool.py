@@ -20,6 +20,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from ivcore.data import slots
 from ivcore.errors import WorkError
 
 PRELOAD = ["ivcore.data.decode_file", "torch"]  # imported once, in the fork server: a new worker costs milliseconds
@@ -30,7 +31,7 @@ RECYCLE_TASKS = 1000
 GROWN, NO_MEMORY = 75, 76  # exit codes of workers
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-_begun = 0  # tasks this worker has begun
+_begun, _told = 0, 0.0  # tasks this worker has begun, CPU seconds it has told of
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Lost:
 class _Job:
     task: Any
     future: ProcessFuture
+    slot: int
     last: bool = False  # it is not tried another time
 
 
@@ -67,6 +69,7 @@ def run(
     deadline_s: float | Callable[[Any], float],
     again: Callable[[Any], Any] = lambda task: None,
     spent: Callable[[float], None] = lambda cpu_s: None,
+    array_bytes: int = 0,
 ) -> Iterator[Any]:
     """`function(task)` of every task in the order of the tasks, or a Lost in its place.
 
@@ -75,29 +78,32 @@ def run(
         workers: processes, at least 1.
         deadline_s: seconds a task may take, counted from when a worker takes it; or a function of the task.
         again: what to try, once, in place of a task that was lost; None: nothing.
-        spent: is told the CPU seconds of every task that came back.
+        spent: is told what CPU seconds a worker took since its last result, or since it began.
+        array_bytes: what the arrays of a result may take to come back through shared memory; larger ones are pickled.
 
     Raises:
         WorkError: workers were killed from outside.
     """
     pool = ProcessPool(workers, max_tasks=RECYCLE_TASKS, context=context(), initializer=_begin)
     waiting: deque[_Job] = deque()
+    ahead = AHEAD * workers
+    memory = slots.Slots(ahead, array_bytes)
 
-    def schedule(task: Any) -> ProcessFuture:
+    def schedule(task: Any, slot: int) -> ProcessFuture:
         seconds = deadline_s(task) if callable(deadline_s) else deadline_s
-        return pool.schedule(_guarded, args=(function, task, seconds), timeout=seconds)
+        return pool.schedule(_guarded, args=(function, task, seconds, memory.place(slot)), timeout=seconds)
 
     def outcome(job: _Job) -> Any:
         while True:
             try:
-                result, cpu_s = job.future.result()
+                parcel, cpu_s = job.future.result()
                 spent(cpu_s)
-                return result
+                return memory.take(job.slot, parcel)
             except BrokenProcessPool:
                 raise WorkError("decoder processes were killed from outside (is memory short?); run again") from None
             except ProcessExpired as e:
                 if e.exitcode == GROWN:  # it had not begun
-                    job.future = schedule(job.task)
+                    job.future = schedule(job.task, job.slot)
                     continue
                 lost = Lost("out_of_memory", f"its worker wanted more than {MEMORY_BYTES >> 20} MB")
                 if e.exitcode != NO_MEMORY:
@@ -109,18 +115,20 @@ def run(
             other = None if job.last else again(job.task)
             if other is None:
                 return lost
-            job.task, job.future, job.last = other, schedule(other), True
+            job.task, job.future, job.last = other, schedule(other, job.slot), True
 
     try:
-        for task in tasks:
-            waiting.append(_Job(task, schedule(task)))
-            if len(waiting) >= AHEAD * workers:
+        for num, task in enumerate(tasks):
+            slot = num % ahead  # what was there before has been read: no more than `ahead` are out
+            waiting.append(_Job(task, schedule(task, slot), slot))
+            if len(waiting) >= ahead:
                 yield outcome(waiting.popleft())
         while waiting:
             yield outcome(waiting.popleft())
     finally:
         pool.stop()  # when all is done nothing runs any more; when the caller left early nobody wants the rest
         pool.join()
+        memory.close()
 
 
 def alone() -> None:
@@ -139,9 +147,11 @@ def _begin() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _guarded(function: Callable[[Any], Any], task: Any, deadline_s: float) -> tuple[Any, float]:
-    """The result and the CPU seconds it took, in a worker."""
-    global _begun
+def _guarded(
+    function: Callable[[Any], Any], task: Any, deadline_s: float, place: slots.Place
+) -> tuple[slots.Parcel, float]:
+    """The result and the CPU seconds since the last one, in a worker."""
+    global _begun, _told
     if _begun and _pages(1) * PAGE > RECYCLE_BYTES:
         time.sleep(0.05)  # until it is known whose task this was
         os._exit(GROWN)
@@ -150,10 +160,11 @@ def _guarded(function: Callable[[Any], Any], task: Any, deadline_s: float) -> tu
     # Beside the deadline: it also ends a worker that spins when nobody is left to look at the clock.
     resource.setrlimit(resource.RLIMIT_CPU, (int(before + 2 * deadline_s) + 5, resource.RLIM_INFINITY))
     try:
-        result = function(task)
+        parcel = slots.put(function(task), place)
     except MemoryError:
         os._exit(NO_MEMORY)
-    return result, time.process_time() - before
+    cpu_s, _told = time.process_time() - _told, time.process_time()
+    return parcel, cpu_s
 
 
 def _pages(field: int) -> int:

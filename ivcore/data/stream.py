@@ -10,7 +10,7 @@ import numpy as np
 
 from ivcore import schemas
 from ivcore.config import FramesConfig
-from ivcore.data import pool
+from ivcore.data import plan, pool
 from ivcore.data.decode import other_decoder, task_of
 from ivcore.data.decode_file import decode_file
 from ivcore.errors import WorkError
@@ -24,6 +24,7 @@ class Stream:
         """`index`: the artifact's rows that have no error."""
         record = artifact.record()
         config = FramesConfig.model_validate(record["config"])
+        self._clip_bytes = plan.clip_bytes(config)
         root = Path(record["measured"]["root"])
         manifest = store.get(record["inputs"]["manifest"])
         clips = {c["clip_id"]: c for c in schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST)}
@@ -37,7 +38,9 @@ class Stream:
         """uint8 [T, H, W, C] of each row, in order; WorkError when one that could be decoded before cannot be now."""
         tasks = [self._tasks[row] for row in rows]
         workers = max(min(pool.num_workers(0), len(tasks)), 1)
-        results = pool.run(decode_file, tasks, workers, lambda task: task.deadline_s, other_decoder)
+        results = pool.run(
+            decode_file, tasks, workers, lambda task: task.deadline_s, other_decoder, array_bytes=self._clip_bytes
+        )
         with contextlib.closing(results):
             for task, got in zip(tasks, results):
                 if isinstance(got, pool.Lost) or got.frames is None:

@@ -128,5 +128,5 @@ def _one_thread(stream: av.VideoStream) -> None:
 
 def _picture(frame: av.VideoFrame) -> np.ndarray:
     """uint8 [H, W, 3] as shown."""
-    picture = frame.to_ndarray(format="rgb24")
+    picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
     return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
