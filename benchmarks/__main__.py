@@ -41,9 +41,10 @@ def main(wanted: list[str]) -> None:
     for name in wanted or sorted(known):
         for row in importlib.import_module(f"benchmarks.{known[name]}").run():
             row["ratio"] = round(row["baseline"] / row["ours"], 3)
-            print(
+            told = (
                 f"{row['name']:<32} {row['ratio']:>7.2f}x  ours {row['ours']:.4g} {row['unit']}, equal {row['equal']}"
             )
+            print(told, flush=True)
             rows.append({**row, **common})
     kept = json.loads(RESULTS.read_text()) if wanted and RESULTS.exists() else []
     fresh = {row["name"] for row in rows}

@@ -1,15 +1,16 @@
 """Decoding generated H.264, 8 frames to 224 x 224: the whole step with pool and shard writing, against plain loops.
 
 CPU milliseconds a clip of all processes, the least of the turns, so that other work on the machine disturbs little;
-one worker, one thread.
+one worker, one thread. A worker's CPU counts from its fork; the fork server's imports, once a program, do not.
 
-decode_auto_SIZE      decoder auto against decord's VideoReader and get_batch
-decode_pyav_SIZE      decoder pyav against the best of decord, a PyAV seek a frame, PyAV from the beginning (torchcodec)
-decode_floor_SIZE     decoder pyav against decoding only what the wanted frames refer to, without a conversion
-decode_pool_SIZE      the step with its pool against the same step in this process
-decode_two_workers    seconds of two workers against two independent processes, interleaved
-decode_rows_*         a long manifest: highest resident MB of the parent (also at 224 pixels), its CPU in the time
-decode_opens_*        resident MB of parent and worker early and late in a long row of opens
+decode_auto_H264_SIZE    decoder auto against decord's VideoReader and get_batch
+decode_pyav_H264_SIZE    decoder pyav against the best of decord, a PyAV seek a frame, PyAV from the beginning, and
+                         torchcodec where it can be loaded (all_ms says)
+decode_floor_H264_SIZE   decoder pyav against decoding only what the wanted frames refer to, without a conversion
+decode_isolation         the step with its pool against the same step in this process, 320x240
+decode_two_workers       seconds of two workers against two independent processes, interleaved
+decode_rows_*            a long manifest: highest resident MB of the parent (also at 224 pixels), its CPU in the time
+decode_opens_*           resident MB of parent and worker early and late in a long row of opens
 """
 
 import itertools
@@ -22,27 +23,24 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
-import numpy as np
 import torch
 
+from benchmarks import plain_decoders as plain
+from benchmarks.plain_decoders import EDGE, T, videos
 from ivcore import steps
 from ivcore.config import DataConfig, FramesConfig
 from ivcore.data import decode, pool
 from ivcore.data.decode_file import Decoded, Task, decode_file
-from ivcore.data.preflight import preflight
-from ivcore.data.resize import resize
-from ivcore.data.sampling import Sampling, middle
+from ivcore.data.sampling import Sampling
 from ivcore.store import Artifact, Store
 
-# name: width, height, seconds, clips, repeats
+# name: width, height, seconds, clips, turns
 SIZES = {
-    "320x240_10s": (320, 240, 10, 20, 5),
-    "1280x720_10s": (1280, 720, 10, 4, 3),
-    "1920x1080_60s": (1920, 1080, 60, 1, 2),
+    "H264_320x240": (320, 240, 10, 100, 2),
+    "H264_1280x720": (1280, 720, 10, 4, 3),
+    "H264_1920x1080": (1920, 1080, 60, 1, 2),
 }
-SMOKE = {"320x240_1s": (320, 240, 1, 3, 1)}
-RATE, T, EDGE = 25, 8, 224
+SMOKE = {"H264_320x240": (320, 240, 1, 3, 1)}
 ROWS, OPENS = 10_000, 5_000
 
 
@@ -50,71 +48,49 @@ def run(sizes: dict = SIZES, rows: int = ROWS, opens: int = OPENS) -> Iterator[d
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         for name, size in sizes.items():
-            yield from _size(Path(place), name, *size)
+            yield from _size(Path(place), name, *size, isolation=name == next(iter(sizes)))
         yield _two_workers(Path(place) / next(iter(sizes)))
         yield from _rows(Path(place), rows)
         yield from _opens(Path(place) / "rows", opens)
 
 
-def videos(folder: Path, width: int, height: int, seconds: float, num: int) -> None:
-    """One film, a wandering texture with noise, coded as x264 does by default; and `num` files of other bytes."""
-    folder.mkdir()
-    chance = np.random.default_rng(0)
-    small = chance.integers(0, 255, (height // 8, width // 4, 3), np.uint8)
-    large = np.kron(small, np.ones((16, 8, 1), np.uint8))
-    with av.open(str(folder / "film.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast", "b_strategy": "1"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for n in range(int(seconds * RATE)):
-            x, y = int(width / 2 * (1 + np.sin(n / 40))), int(height / 2 * (1 + np.cos(n / 55)))
-            picture = large[y : y + height, x : x + width].copy()
-            picture[: height // 4] += chance.integers(0, 12, (height // 4, width, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    for n in range(num):
-        with av.open(str(folder / "film.mp4")) as given, av.open(str(folder / f"{n:03}.mp4"), "w") as container:
-            container.metadata["title"] = f"copy {n}"
-            stream = container.add_stream_from_template(given.streams.video[0])
-            for packet in given.demux(video=0):
-                if packet.size:
-                    packet.stream = stream
-                    container.mux(packet)
-    (folder / "film.mp4").unlink()
-
-
 # one size
 
 
-def _size(place: Path, name: str, width: int, height: int, seconds: float, num: int, repeats: int) -> Iterator[dict]:
+def _size(
+    place: Path, name: str, width: int, height: int, seconds: int, num: int, turns: int, isolation: bool
+) -> Iterator[dict]:
     folder = place / name
     videos(folder, width, height, seconds, num)
     paths = sorted(folder.glob("*.mp4"))
     data = DataConfig(dataset="folder", root=str(folder))
     store = Store(place / f"{name}-store")
     manifest = steps.run(steps.ingest(store, data), store)
-    plain = {"decord": by_decord, "seek": by_seeks, "sequential": by_sequence, "floor": floor}
-    if _torchcodec() is not None:
-        plain["torchcodec"] = by_torchcodec
+    loops = plain.installed()
     sides: dict[str, Callable[[Store], tuple[float, bytes]]] = {
         "auto": lambda to: _step(to, store, folder, manifest, "auto"),
         "pyav": lambda to: _step(to, store, folder, manifest, "pyav"),
-        "inline": lambda to: _inline(to, manifest, (decode_file(_task(p, "pyav")) for p in paths)),
     }
-    for side, function in plain.items():
+    if isolation:
+        sides["inline"] = lambda to: _inline(to, manifest, (decode_file(_task(p, "pyav")) for p in paths))
+    for side, function in {**loops, "floor": plain.floor}.items():
         sides[side] = lambda to, function=function: _inline(to, manifest, map(function, paths))
     times: dict[str, list[float]] = {side: [] for side in sides}
     frames: dict[str, bytes] = {}
-    for turn in range(repeats):
+    for turn in range(turns):
         for side, work in sides.items():
             cpu_s, frames[side] = work(Store(place / f"{name}-{side}-{turn}"))
             times[side].append(1000 * cpu_s / num)
     true = frames["sequential"]
-    best = min((s for s in ("decord", "seek", "sequential", "torchcodec") if s in times), key=lambda s: min(times[s]))
-    pairs = {"auto": ("auto", "decord"), "pyav": ("pyav", best), "floor": ("pyav", "floor"), "pool": ("pyav", "inline")}
+    best = min(loops, key=lambda side: min(times[side]))
+    pairs = {"auto": ("auto", "decord"), "pyav": ("pyav", best), "floor": ("pyav", "floor")}
+    pairs = {f"decode_{row}_{name}": pair for row, pair in pairs.items()}
+    if isolation:
+        pairs["decode_isolation"] = ("pyav", "inline")
     for row, (ours, baseline) in pairs.items():
         wrong = sum(a != b for a, b in zip(frames[ours], true, strict=True))
         yield {
-            "name": f"decode_{row}_{name}",
+            "name": row,
             "ours": min(times[ours]),
             "baseline": min(times[baseline]),
             "unit": "CPU ms a clip",
@@ -154,83 +130,6 @@ def _stored(store: Store) -> bytes:
     return b"".join(table.column("frames").to_pylist())
 
 
-# the plain loops: full-size frames, the same resize
-
-
-def _small(pictures: list[np.ndarray], index: list[int], num: int, name: str) -> Decoded:
-    return Decoded(resize(pictures, EDGE, True), index, [0.0] * T, num, 1.0, name)
-
-
-def by_decord(path: Path) -> Decoded:
-    import decord
-
-    reader = decord.VideoReader(str(path), num_threads=1)
-    index = middle(len(reader), T)
-    return _small(list(reader.get_batch(index).asnumpy()), index, len(reader), "decord")
-
-
-def by_seeks(path: Path) -> Decoded:
-    """A seek for every frame, and decoding up to it."""
-    pictures = []
-    with av.open(str(path)) as container:
-        stream = _single(container)
-        index = middle(stream.frames, T)
-        for wanted in [int(i / stream.average_rate / stream.time_base) for i in index]:
-            container.seek(wanted, stream=stream)
-            frame = next(f for f in container.decode(stream) if f.pts >= wanted)
-            pictures.append(frame.to_ndarray(format="rgb24"))
-        return _small(pictures, index, stream.frames, "seek")
-
-
-def by_sequence(path: Path) -> Decoded:
-    with av.open(str(path)) as container:
-        stream = _single(container)
-        index = middle(stream.frames, T)
-        found = (f for n, f in enumerate(container.decode(stream)) if n in index)
-        pictures = [f.to_ndarray(format="rgb24") for f in itertools.islice(found, T)]
-        return _small(pictures, index, stream.frames, "sequential")
-
-
-def floor(path: Path) -> Decoded:
-    """FFmpeg's decoder on the wanted frames and those they refer to; nothing is converted."""
-    with preflight(path) as video:
-        pts, keys = video.table.pts, sorted(video.table.keys)
-        wanted = {pts[i] for i in middle(len(pts), T)}
-        _single(video.container)
-        for key, end in itertools.zip_longest(keys, keys[1:], fillvalue=pts[-1] + 1):
-            group = {t for t in wanted if key <= t < end}
-            if not group:
-                continue
-            video.container.seek(key, stream=video.stream)
-            for packet in video.container.demux(video.stream):
-                video.stream.codec_context.skip_frame = "DEFAULT" if packet.pts in group else "NONREF"
-                if any(frame.pts == max(group) for frame in packet.decode()):
-                    break
-    return Decoded(np.zeros((T, EDGE, EDGE, 3), np.uint8), [0] * T, [0.0] * T, 0, 1.0, "floor")
-
-
-def _torchcodec() -> object | None:
-    try:
-        from torchcodec import decoders
-
-        return decoders
-    except (ImportError, RuntimeError, OSError):
-        return None
-
-
-def by_torchcodec(path: Path) -> Decoded:
-    reader = _torchcodec().VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
-    index = middle(len(reader), T)
-    return _small(list(reader.get_frames_at(index).data.numpy()), index, len(reader), "torchcodec")
-
-
-def _single(container: av.container.InputContainer) -> av.VideoStream:
-    stream = container.streams.video[0]
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    return stream
-
-
 # two workers, a long manifest, many opens
 
 HALF = """
@@ -249,7 +148,7 @@ for line in sys.stdin:
 
 
 def _two_workers(folder: Path, repeats: int = 3) -> dict:
-    paths = [str(p) for p in sorted(folder.glob("*.mp4"))] * 6
+    paths = [str(p) for p in sorted(folder.glob("*.mp4"))] * 2
     halves = [
         subprocess.Popen([sys.executable, "-c", HALF], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
