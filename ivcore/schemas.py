@@ -173,15 +173,20 @@ def write(path: Path, rows: pa.Table | list[dict[str, Any]], kind: Table, **opti
     return int(table.num_rows)
 
 
-def read(path: Path, kind: Table | str, columns: list[str] | None = None) -> pa.Table:
-    """Read a table, refusing another kind or version of it."""
+def opened(path: Path, kind: Table | str) -> pq.ParquetFile:
+    """The file of a table, not yet read, refusing another kind or version of it."""
     name, version = (kind, None) if isinstance(kind, str) else (kind.name, kind.version)
     file = pq.ParquetFile(path, page_checksum_verification=True)
     meta = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
     if meta.get("iv.table") != name or (version is not None and meta.get("iv.version") != str(version)):
         found = f"{meta.get('iv.table')} version {meta.get('iv.version')}"
         raise WorkError(f"{path} holds {found}, not {name} version {version}; delete its artifact and run again")
-    return file.read(columns=columns)
+    return file
+
+
+def read(path: Path, kind: Table | str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table, refusing another kind or version of it."""
+    return opened(path, kind).read(columns=columns)
 
 
 def rows(path: Path, kind: Table | str) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from ivcore.store import Artifact, Store
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-CACHE_BYTES = 2 << 30  # of decoded shards kept in memory; the demo's are 110 MB together
+CACHE_BYTES = 2 << 30  # of frame shards, and of token features, kept in memory; the demo's are 110 MB together
 
 
 def normalise(frames: Tensor) -> Tensor:
@@ -78,16 +78,21 @@ class Frames:
 
 
 class Features:
-    """The trunk's tokens and pooled vectors of a features artifact."""
+    """The trunk's tokens and pooled vectors of a features artifact; tokens are read when a batch needs them."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Reads the whole table; its facts num_tokens, width and pooled give the sizes."""
+        """Reads clip_ids and pooled vectors; the facts num_tokens, width and pooled give the sizes."""
         facts = artifact.record()["facts"]
-        table = schemas.read(artifact.path / "features.parquet", "features")
+        self._file = schemas.opened(artifact.path / "features.parquet", "features")
+        table = self._file.read(columns=["clip_id", "pooled"])
         self.clip_ids: list[str] = table.column("clip_id").to_pylist()
-        self._tokens = _array(table.column("tokens")).reshape(-1, facts["num_tokens"], facts["width"])
+        self.shape = (facts["num_tokens"], facts["width"])  # L, C
         self._pooled = _array(table.column("pooled")).reshape(-1, facts["pooled"])
         self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
+        sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
+        self._spots = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
+        self._groups: collections.OrderedDict[int, Tensor] = collections.OrderedDict()
+        self._held = 0  # bytes
 
     def rows_of(self, clip_ids: Sequence[str]) -> list[int]:
         """Row numbers of clips; WorkError naming the first that has no features."""
@@ -95,11 +100,28 @@ class Features:
 
     def tokens(self, rows: Sequence[int]) -> Tensor:
         """float32 [B, L, C], whatever type they are stored in."""
-        return torch.from_numpy(self._tokens[list(rows)]).float()
+        out = torch.empty(len(rows), *self.shape)
+        for n in sorted(range(len(rows)), key=lambda n: rows[n]):  # so that a batch reads a row group once
+            group, row = self._spots[rows[n]]
+            out[n] = self._group(group)[row]
+        return out  # [B, L, C]
 
     def pooled(self, rows: Sequence[int]) -> Tensor:
         """float32 [B, E]."""
         return torch.from_numpy(self._pooled[list(rows)]).float()
+
+    def _group(self, group: int) -> Tensor:
+        """The clips of a row group as they are stored, [rows, L, C]; the least used groups make room."""
+        if group in self._groups:
+            self._groups.move_to_end(group)
+            return self._groups[group]
+        column = self._file.read_row_group(group, columns=["tokens"]).column(0)
+        tokens = torch.from_numpy(_array(column)).view(-1, *self.shape)
+        self._held += tokens.nbytes
+        while self._groups and self._held > CACHE_BYTES:
+            self._held -= self._groups.popitem(last=False)[1].nbytes
+        self._groups[group] = tokens
+        return tokens
 
 
 class Captions:

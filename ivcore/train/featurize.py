@@ -13,6 +13,8 @@ from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
 from ivcore.train import checkpoint
 
+ROW_GROUP_BYTES = 1 << 20  # what a reader of one clip has to read at least; a clip of S14 is larger and stands alone
+
 
 @torch.no_grad()
 def write_features(
@@ -24,7 +26,7 @@ def write_features(
     encoder: Artifact,
     log: Log,
 ) -> None:
-    """Encode every decoded clip and write features.parquet, a row group a batch; memory holds one batch."""
+    """Encode every decoded clip and write features.parquet; memory holds one batch."""
     torch.set_num_threads(train.threads)
     device = checkpoint.device(train.device)
     model, _ = checkpoint.load(encoder.path)
@@ -61,7 +63,8 @@ def write_features(
                 names=["clip_id", "tokens", "pooled"],
             )
             assert writer is not None
-            writer.write_table(schemas.check(table, kind))
+            rows_each = max(1, ROW_GROUP_BYTES // flat[0].nbytes)
+            writer.write_table(schemas.check(table, kind), row_group_size=rows_each)
             log({"clips": start + len(part)}, start + len(part))
     finally:
         if writer is not None:

@@ -1,0 +1,51 @@
+"""What is frozen is computed once: a clip phase that reads stored tokens never runs the trunk."""
+
+import pytest
+import torch
+
+from ivcore import steps
+from ivcore.models.vision import VisionTower
+from ivcore.train import checkpoint
+
+
+@pytest.fixture
+def trunk_runs(monkeypatch):
+    """How often any vision tower was run."""
+    runs, forward = [], VisionTower.forward
+    monkeypatch.setattr(VisionTower, "forward", lambda *a, **k: runs.append(1) or forward(*a, **k))
+    return runs
+
+
+def fit(chain, inputs, **stage):
+    c, phase = chain.config, chain.config.train.clip.phases[1]
+    train = c.train.model_copy(update={"clip": c.train.clip.model_copy(update=stage)})
+    step = steps.fit_clip(chain.store, c.model, train, phase, chain.manifest, inputs, chain.last)
+    return chain.run(step)
+
+
+def test_another_rate_or_batch_size_runs_the_trunk_zero_times(chain, trunk_runs):
+    c = chain.config
+    again = steps.featurize(chain.store, c.features, c.train, chain.frames, chain.last)
+    assert chain.store.find("features", again.key) is not None  # the phase before left the tower alone
+    made = [fit(chain, chain.features, **stage) for stage in ({"lr": 1e-4}, {"lr": 3e-4}, {"batch_size": 8})]
+    assert len({artifact.key for artifact in made}) == 3
+    assert trunk_runs == []
+
+
+def test_recomputed_tokens_train_to_the_same_weights(chain, trunk_runs):
+    """Stored in float32 the two differ by the order of sums alone; in float16 by its rounding."""
+    c = chain.config
+    features = c.features.model_copy(update={"dtype": "float32"})
+    exact = chain.run(steps.featurize(chain.store, features, c.train, chain.frames, chain.last))
+    trunk_runs.clear()
+    cached = fit(chain, exact)
+    assert trunk_runs == []
+    recomputed = fit(chain, chain.frames)
+    assert len(trunk_runs) == c.train.clip.phases[1].steps
+    coarse = fit(chain, chain.features)
+    one, two, three = (checkpoint.load(a.path)[0].state_dict() for a in (cached, recomputed, coarse))
+    frozen = {n for n in one if n.startswith("vision_encoder.blocks")}
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(one[name], three[name], rtol=0, atol=2e-2, msg=lambda m, n=name: f"{n}: {m}")
+        assert name not in frozen or torch.equal(one[name], two[name])
