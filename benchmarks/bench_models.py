@@ -1,7 +1,6 @@
 """The models: vision forward against the plainly written form, what each saving of an s2 step gives, peak memory.
 
 vision_forward_*   S14 tower and pooling, 224 px: ours against the attention matrix written out, in float32
-s2_step_*          one s2 training step (VTC, VTM, MLM; S14 vision), each saving switched on by itself
 memory_*           highest resident memory above the process's own, MB; the baseline is the file or the weights
 """
 
@@ -19,39 +18,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ivcore.losses.mlm import mlm_corrupt, mlm_loss
-from ivcore.losses.vtc import vtc_loss
-from ivcore.losses.vtm import pairs, vtm_loss, vtm_negatives
+from benchmarks.timing import interleaved, row, seeded
 from ivcore.models import S2Model, build_s2
 from ivcore.models.layers import Attention, AttentionPool, merge_heads, split_heads
-from ivcore.models.masking import random_drop_mask
 
 SIZE, FRAMES, BATCH, REPEATS = "S14", 8, 4, 5
-STEP_FRAMES, STEP_BATCH, STEP_REPEATS, WORDS = 4, 8, 3, 20
 MEMORY_SIZE = "B14"
 MATMUL = 4096  # edge of the square product that stands for the machine's peak
 
 
 def run() -> list[dict]:
-    return [*vision_forward(), *s2_step(), *memory()]
+    return [*vision_forward(), *memory()]
 
 
 # vision forward
 
 
 def vision_forward() -> Iterator[dict]:
-    model = _awake(build_s2(SIZE, None, seed=0, num_frames=FRAMES)).eval()
-    plain = _awake(build_s2(SIZE, None, seed=0, num_frames=FRAMES)).eval()
+    model = awake(build_s2(SIZE, None, seed=0, num_frames=FRAMES)).eval()
+    plain = awake(build_s2(SIZE, None, seed=0, num_frames=FRAMES)).eval()
     _write_out(plain)
-    half = _awake(build_s2(SIZE, None, seed=0, num_frames=FRAMES)).eval().bfloat16()
+    half = awake(build_s2(SIZE, None, seed=0, num_frames=FRAMES)).eval().bfloat16()
     shape = model.vision_encoder.shape
-    video = torch.randn(BATCH, FRAMES, 3, shape.image_size, shape.image_size, generator=_seeded())
+    video = torch.randn(BATCH, FRAMES, 3, shape.image_size, shape.image_size, generator=seeded())
 
     def forward(some: S2Model, dtype: torch.dtype) -> Callable[[], Tensor]:
         return torch.inference_mode()(lambda: some.pool(some.encode_tokens(video.to(dtype))).float())
 
     sides = {"ours": forward(model, torch.float32), "half": forward(half, torch.bfloat16)}
-    times, out = _interleaved({**sides, "plain": forward(plain, torch.float32)}, REPEATS)
+    times, out = interleaved({**sides, "plain": forward(plain, torch.float32)}, REPEATS)
     flop = _flop(shape, BATCH)
     for name, dtype in (("ours", torch.float32), ("half", torch.bfloat16)):
         peak = _matmul_peak(dtype)
@@ -59,7 +54,7 @@ def vision_forward() -> Iterator[dict]:
         worst = ((out[name] - out["plain"]).abs().max() / out["plain"].abs().max()).item()
         cosine = torch.cosine_similarity(out[name], out["plain"], dim=-1).min().item()
         yield {
-            **_row(f"vision_forward_{'fp32' if name == 'ours' else 'bf16'}_{SIZE}", times, name, "plain"),
+            **row(f"vision_forward_{'fp32' if name == 'ours' else 'bf16'}_{SIZE}", times, name, "plain"),
             "equal": worst <= 1e-4 if name == "ours" else cosine >= 0.999,
             "how_equal": f"pooled: largest difference {worst:.1e} of the largest entry, cosine {cosine:.6f}",
             "gflop": round(flop / 1e9, 1),
@@ -69,23 +64,26 @@ def vision_forward() -> Iterator[dict]:
         }
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
+
+
+def written_pool(self: AttentionPool, tokens: Tensor) -> Tensor:
+    """The pooling as published: keys and values of all tokens."""
+    attn, query = self.cross_attn, self.norm1_q(tokens.mean(dim=1, keepdim=True))
+    sides = ((query, attn.q, attn.q_bias), (self.norm1_k(tokens), attn.k, attn.k_bias))
+    sides = (*sides, (self.norm1_v(tokens), attn.v, attn.v_bias))
+    q, k, v = (split_heads(F.linear(x, linear.weight, bias), attn.num_heads) for x, linear, bias in sides)
+    return attn.proj(merge_heads(attend(q, k, v))).squeeze(1)
+
+
 def _write_out(model: nn.Module) -> None:
     """Put the plain form into a model: scores as a matrix, softmax, product; the convolution as a convolution."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
 
     def self_attention(self: Attention, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, k, v = (split_heads(t, self.num_heads) for t in (self.q_norm(q), self.k_norm(k), v))
         return self.proj(merge_heads(attend(q, k, v)))
-
-    def pool(self: AttentionPool, tokens: Tensor) -> Tensor:
-        attn, query = self.cross_attn, self.norm1_q(tokens.mean(dim=1, keepdim=True))
-        sides = ((query, attn.q, attn.q_bias), (self.norm1_k(tokens), attn.k, attn.k_bias))
-        sides = (*sides, (self.norm1_v(tokens), attn.v, attn.v_bias))
-        q, k, v = (split_heads(F.linear(x, linear.weight, bias), attn.num_heads) for x, linear, bias in sides)
-        return attn.proj(merge_heads(attend(q, k, v))).squeeze(1)
 
     def norm(self: nn.Module, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6) * self.weight
@@ -93,7 +91,7 @@ def _write_out(model: nn.Module) -> None:
     def patches(self: nn.Module, video: Tensor) -> Tensor:
         return self.proj(video.transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)  # [B, T, N, C]
 
-    forms = {"Attention": self_attention, "AttentionPool": pool, "RMSNorm": norm, "PatchEmbed": patches}
+    forms = {"Attention": self_attention, "AttentionPool": written_pool, "RMSNorm": norm, "PatchEmbed": patches}
     for module in model.vision_encoder.modules():
         form = forms.get(type(module).__name__)
         if form is not None:
@@ -111,7 +109,7 @@ def _flop(shape: Any, batch: int) -> float:
 
 def _matmul_peak(dtype: torch.dtype) -> float:
     """Operations a second of the fastest of several large square products, as nn.Linear does them."""
-    a, weight = (torch.randn(MATMUL, MATMUL, generator=_seeded()).to(dtype) for _ in "ab")
+    a, weight = (torch.randn(MATMUL, MATMUL, generator=seeded()).to(dtype) for _ in "ab")
     times = []
     with torch.inference_mode():
         for _ in range(REPEATS + 1):
@@ -119,77 +117,6 @@ def _matmul_peak(dtype: torch.dtype) -> float:
             F.linear(a, weight)
             times.append(time.perf_counter() - start)
     return 2 * MATMUL**3 / min(times[1:])
-
-
-# s2 training step
-
-
-def s2_step() -> Iterator[dict]:
-    """Each saving alone against the step without any, then all together; what is equal is measured, not assumed."""
-    step = _stepper()
-    steps = {
-        "plain": lambda: step(),
-        "mask": lambda: step(drop=0.8),
-        "kv_once": lambda: step(kv_once=True),
-        "bf16": lambda: step(bf16=True),
-        "all": lambda: step(drop=0.8, kv_once=True, bf16=True),
-    }
-    times, losses = _interleaved(steps, STEP_REPEATS)
-    plain = losses["plain"]
-    for name in steps:
-        if name == "plain":
-            continue
-        apart = (losses[name] - plain).abs().item()
-        same = {"kv_once": apart <= 1e-4 * plain.item(), "bf16": apart <= 0.02 * plain.item()}
-        says = f"loss of the same first step {losses[name]:.4f}, plain {plain:.4f}"
-        if name in ("mask", "all"):
-            says += "; a masked step reads a fifth of the patches, so it is another loss by design"
-        yield {
-            **_row(f"s2_step_{name}_{SIZE}", times, name, "plain"),
-            "equal": same.get(name, True),
-            "how_equal": says,
-        }
-
-
-def _stepper() -> Callable[..., Tensor]:
-    """One forward, backward and AdamW step with the savings asked for; gives the loss.
-
-    The learning rate is 0: the optimiser does its work, and every step starts from the same weights.
-    """
-    model = build_s2(SIZE, None, seed=0, num_frames=STEP_FRAMES, dropout=0.0).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.0)
-    generator, shape = _seeded(), model.vision_encoder.shape
-    video = torch.randn(STEP_BATCH, STEP_FRAMES, 3, shape.image_size, shape.image_size, generator=generator)
-    ids = torch.randint(5, 30000, (STEP_BATCH, WORDS), generator=generator)
-    mask, samples = torch.ones_like(ids), torch.arange(STEP_BATCH)
-
-    def step(drop: float = 0.0, kv_once: bool = False, bf16: bool = False) -> Tensor:
-        mask_drop = random_drop_mask(STEP_BATCH, model.num_patches, drop, _seeded()) if drop else None
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            tokens = model.encode_tokens(video, mask_drop)
-            states = model.encode_text(ids, mask)
-            pair = model.project_video(model.pool(tokens)), model.project_text(states)
-            loss = vtc_loss(*pair, model.temp, samples)
-            draw = _seeded()  # the same negatives and words with and without a mask
-            negatives = vtm_negatives(*(x.detach() for x in pair), model.temp.detach(), samples, draw)
-            corrupted, labels = mlm_corrupt(ids, mask, 30522, 103, (0, 100, 101, 102, 103), 0.5, draw)
-            hidden = model.encode_text(corrupted, mask)
-            if kv_once:
-                kv = model.video_kv(tokens)
-                loss = loss + vtm_loss(model, states, mask, kv, *negatives)[0]
-                fused = model.fuse(hidden, mask, kv)
-            else:  # keys and values of each pair's video, as if each pair were alone
-                text, vid = pairs(*negatives)
-                logits = model.match(states[text], mask[text], model.video_kv(tokens[vid])).float()
-                loss = loss + F.cross_entropy(logits, (torch.arange(len(text)) < STEP_BATCH).long())
-                fused = model.fuse(hidden, mask, model.video_kv(tokens))
-            loss = loss + mlm_loss(model.mlm_logits(fused), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return loss.detach()
-
-    return step
 
 
 # memory
@@ -263,39 +190,10 @@ def _measured(script: str, folder: Path) -> float:
 # shared
 
 
-def _interleaved(
-    sides: dict[str, Callable[[], Tensor]], repeats: int
-) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
-    """Wall seconds of each side, in turns, after one run to warm up; and what each gave."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    out = {name: side() for name, side in sides.items()}
-    for _ in range(repeats):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            times[name].append(time.perf_counter() - start)
-    return times, out
-
-
-def _row(name: str, times: dict[str, list[float]], ours: str, plain: str) -> dict:
-    return {
-        "name": name,
-        "ours": statistics.median(times[ours]),
-        "baseline": statistics.median(times[plain]),
-        "unit": "s",
-        "spread": {side: [min(times[side]), max(times[side])] for side in (ours, plain)},
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _awake(model: S2Model) -> S2Model:
+def awake(model: Any) -> Any:
     """Layer scales of 0.1 instead of 1e-5, so that the blocks have a say in what is compared."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith(".gamma"):
                 p.fill_(0.1)
     return model
-
-
-def _seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)

@@ -29,7 +29,7 @@ VERSIONS = {
     "manifest": 3,
     "frame_shard": 2,
     "frames": 2,
-    "features": 2,
+    "features": 3,
     "s2": 8,
     "clip": 6,
     "scores": 3,

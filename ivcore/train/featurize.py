@@ -57,8 +57,8 @@ def write_features(
             table = pa.table(
                 [
                     pa.array([source.clip_ids[r] for r in part]),
-                    _lists(flat.reshape(len(part), -1)),
-                    _lists(pooled.float().cpu().numpy()),
+                    lists(flat.reshape(len(part), -1)),
+                    lists(pooled.float().cpu().numpy()),
                 ],
                 names=["clip_id", "tokens", "pooled"],
             )
@@ -72,6 +72,6 @@ def write_features(
     draft.count(ok=len(rows))
 
 
-def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:
+def lists(rows: np.ndarray) -> pa.FixedSizeListArray:
     """float [B, D] -> one fixed-size list a row."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1])
