@@ -31,7 +31,7 @@ VERSIONS = {
     "frames": 2,
     "features": 3,
     "s2": 8,
-    "clip": 6,
+    "clip": 7,
     "scores": 3,
     "report": 5,
 }

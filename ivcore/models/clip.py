@@ -63,7 +63,15 @@ class ClipModel(VideoTextModel):
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """int [B, L], padded on the right with 0 -> [B, E], not normalised."""
-        return self.text_encoder(ids)
+        return self.project_text(self.read_text(ids))
+
+    def read_text(self, ids: Tensor) -> Tensor:
+        """What the text tower says before its last matrix: int [B, L] -> [B, H]."""
+        return self.text_encoder.read(ids)
+
+    def project_text(self, read: Tensor) -> Tensor:
+        """The last matrix: [B, H] -> [B, E]."""
+        return self.text_encoder.project(read)
 
 
 def build_clip(size: str, vocab_size: int | None, seed: int, **overrides: Any) -> ClipModel:

@@ -44,9 +44,17 @@ class LlamaTower(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """int [B, L] -> [B, E], not normalised: the last state of the position before the padding, projected."""
+        return self.project(self.read(ids))
+
+    def read(self, ids: Tensor) -> Tensor:
+        """int [B, L] -> [B, H], before the projection."""
         states = self.states(ids)  # [B, L, H]
         last = self.pool_index(ids)  # [B]
-        return states[torch.arange(len(ids), device=ids.device), last] @ self.text_projection  # [B, E]
+        return states[torch.arange(len(ids), device=ids.device), last]
+
+    def project(self, read: Tensor) -> Tensor:
+        """[B, H] -> [B, E]."""
+        return read @ self.text_projection
 
     def states(self, ids: Tensor) -> Tensor:
         """int [B, L] -> [B, L, H] after the final norm; causal, ids 0 are not read.

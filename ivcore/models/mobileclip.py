@@ -98,9 +98,17 @@ class MobileClipTower(nn.Module):
 
     def forward(self, ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """int [B, L], padding bool [B, L] or None -> [B, E], not normalised: read at the highest id of each row."""
+        return self.project(self.read(ids, padding))
+
+    def read(self, ids: Tensor, padding: Tensor | None = None) -> Tensor:
+        """int [B, L], padding as in `forward` -> [B, H], before the projection."""
         states = self.states(ids, padding)  # [B, L, H]
         end = ids.argmax(dim=-1)  # [B]
-        return states[torch.arange(len(ids), device=ids.device), end] @ self.projection_layer  # [B, E]
+        return states[torch.arange(len(ids), device=ids.device), end]
+
+    def project(self, read: Tensor) -> Tensor:
+        """[B, H] -> [B, E]."""
+        return read @ self.projection_layer
 
     def states(self, ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """int [B, L] -> [B, L, H] after the final norm.

@@ -21,6 +21,7 @@ from ivcore.train.job import Job
 from ivcore.train.loop import Loop
 from ivcore.train.parallel import Ranks, whole
 from ivcore.train.tally import Tally
+from ivcore.train.texts import FrozenTexts, pays
 from ivcore.train.validate import Validation
 
 Result = dict[str, Any]  # rows, facts and measured of a record
@@ -63,6 +64,9 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     look = Validation(job, captions, source) if job.stage.validate_every else None
     model.to(getattr(torch, job.train.weights))
     loop = Loop(model, tokenizer, source, job.train, job.stage, phase, job.text_len, device, ranks, look)
+    captions_read = {text for texts in batches.texts.values() for own in texts.values() for text in own}
+    if pays(model, len(captions_read), phase.steps * batches.batch_size):
+        loop.texts = FrozenTexts(model, tokenizer, captions_read, job.text_len, loop.dtype)  # type: ignore[arg-type]
     resumed = loop.run(batches, log, job.place)
 
     verify(model, phase.trainable)

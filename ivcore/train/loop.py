@@ -36,6 +36,7 @@ from ivcore.train.parallel import Ranks, whole
 from ivcore.train.state import States, model_and_optimiser, restore
 from ivcore.train.stop import until_sigterm
 from ivcore.train.tally import Tally
+from ivcore.train.texts import FrozenTexts
 
 LOG_EVERY = 10  # steps between figures
 Look = Callable[[Encoder], float]  # R@1 on the validation split
@@ -67,6 +68,7 @@ class Loop:
         if self.chunk and (stage.accumulate > 1 or self.ranks.sharded):
             raise UserError("grad_cache_chunk goes with accumulate = 1 and without fsdp2; choose one of them")
         self.wrapped = self.objective if self.chunk else self.ranks.wrap(self.objective, device)
+        self.texts: FrozenTexts | None = None  # set where the text tower stands still
         self.optimiser = adamw(model, stage, phase)
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best: dict[str, Tensor] = {}  # the trained parameters at the best look, where they are to be kept
@@ -307,7 +309,9 @@ class Loop:
         self.speed.videos += size * self.ranks.count / times
         self.speed.tokens += int(mask.sum()) * self.ranks.count / times
         to = self.device
-        return Inputs(video, tokens, ids.to(to), mask.to(to), torch.tensor(rows).to(to), batch.families[own].to(to))
+        text = None if self.texts is None else self.texts(batch.captions[own]).to(to)
+        samples, families = torch.tensor(rows), batch.families[own]
+        return Inputs(video, tokens, ids.to(to), mask.to(to), samples.to(to), families.to(to), text)
 
 
 @contextlib.contextmanager

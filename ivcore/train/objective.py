@@ -30,6 +30,7 @@ class Inputs:
     mask: Tensor  # int64 [B, L]
     samples: Tensor  # int64 [B]; equal = the same clip
     families: Tensor  # int64 [B]
+    text: Tensor | None = None  # [B, H] of a frozen text tower (clip), before its last matrix
 
 
 class Objective(nn.Module):
@@ -65,7 +66,8 @@ class Objective(nn.Module):
         if isinstance(model, S2Model):
             states = model.encode_text(batch.ids, batch.mask, unpadded=True)
             return (model.project_video(model.pool(tokens)), model.project_text(states)), tokens, states
-        return (model.pool(tokens), model.encode_text(batch.ids)), tokens, None
+        text = model.encode_text(batch.ids) if batch.text is None else model.project_text(batch.text)
+        return (model.pool(tokens), text), tokens, None
 
     def contrast(self, video: Tensor, text: Tensor, samples: Tensor, families: Tensor) -> dict[str, Tensor]:
         """VTC over the rows of every process; the binding swaps are left out of it where the phase says so."""
