@@ -30,6 +30,7 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         glance=glance(found),
         both=both_ways(found["spread"]),
         compared=compared(found),
+        decoding=decoding(found),
         several_arms=len(found["protocol"]["arms"]) > 1,
         several_seeds=len(found["protocol"]["seeds"]) > 1,
     )
@@ -100,6 +101,20 @@ def compared(found: Mapping[str, Any]) -> list[Row]:
         pairs = [(pair.get("t2v"), pair.get("v2t")) for pair in sides.values()]
         out.append({"title": f"{left} minus {right}", "between": arm != arm_b, "rows": pairs})
     return out
+
+
+def decoding(found: Mapping[str, Any]) -> list[str]:
+    """A line for each lot of frames: which decoders gave them, what is missing and why, what each decoder takes."""
+    lines = []
+    for frames in found["decoding"]:
+        line = "Decoded by " + ", ".join(f"{name}: {num} clips" for name, num in frames["decoders"].items())
+        lost = ", ".join(f"{num} {reason}" for reason, num in frames["reasons"].items())
+        line += f"; without frames: {lost}." if lost else "; no clip is without frames."
+        if took := frames["decoder_ms"]:
+            line += f" A clip takes decord {took['decord']:.1f} and pyav {took['pyav']:.1f} ms of CPU"
+            line += f" ({took['clips']} clips drawn by seed, resize included)."
+        lines.append(line)
+    return lines
 
 
 def terminal(found: dict[str, Any]) -> str:

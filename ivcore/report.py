@@ -45,6 +45,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "k_curve": kcurve.curve(runs, found, rows, evaluation),
         "gains": gains.between_arms(runs, found, evaluation),
         "frozen": lineage.frozen((clips or runs)[0]),
+        "decoding": lineage.decoding(runs),
         "advice": choice.choices(spread, verdict.pooled(paired)),
         "curves": [curve for run in runs for curve in lineage.curves(run)],
         "examples": examples(runs, evaluation.examples, evaluation.seed),

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ivcore import schemas
 from ivcore.config import FramesConfig
-from ivcore.data import plan, pool
+from ivcore.data import cost, plan, pool
 from ivcore.data.decode_file import Decoded, Task, decode_file
 from ivcore.data.ingest import DUPLICATE
 from ivcore.data.sampling import Sampling
@@ -67,7 +67,7 @@ def decode_manifest(
     ):
         for part, recipe, shard in zip(parts, recipes, shards):
             if shard is None:
-                shard = _write_shard(store, recipe, frames, part, results)
+                shard = _write_shard(store, recipe, frames, part, results, spent)
                 done += len(part)
             rows = list(schemas.rows(shard.path / "index.parquet", schemas.FRAMES))
             index += rows
@@ -95,6 +95,10 @@ def decode_manifest(
     draft.facts |= _lost(frames, index) | ({} if frames.cache else {"streamed": True})
     draft.measured |= {} if frames.cache else {"root": str(root)}  # differs between machines, as times do
     draft.measured |= {"decode_s": seconds, "workers_cpu_s": round(sum(spent), 3), "shards_made": shards.count(None)}
+    draft.workers_cpu_s = sum(spent)
+    good = {row["clip_id"] for row in index if row["error"] is None}
+    few = cost.drawn([clip for clip in clips if clip["clip_id"] in good])
+    draft.measured["decoder_ms"] = cost.decoder_ms([task_of(root, frames, clip) for clip in few]) if few else {}
 
 
 def _recipe(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[str, Any]:
@@ -109,15 +113,25 @@ def _find(store: Store, recipe: dict[str, Any]) -> Artifact | None:
 
 
 def _write_shard(
-    store: Store, recipe: dict[str, Any], frames: FramesConfig, clips: list[Row], results: Iterator[Decoded]
+    store: Store,
+    recipe: dict[str, Any],
+    frames: FramesConfig,
+    clips: list[Row],
+    results: Iterator[Decoded],
+    spent: Sequence[float] = (),
 ) -> Artifact:
-    """The shard of these clips; `results` gives what became of those without an error, in order."""
+    """The shard of these clips; `results` gives what became of those without an error, in order.
+
+    Beside it `spent` grows by the CPU seconds they took.
+    """
     name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
     with store.write("frame_shard", name, VERSIONS["frame_shard"], recipe, {}) as draft:
+        before = len(spent)
         rows = _write(draft.path, f"frame_shard/{name}", frames, clips, results)
         failed = sum(row["error"] is not None for row in rows)
         draft.count(len(rows) - failed, failed)
         draft.facts |= _lost(frames, rows)
+        draft.workers_cpu_s = sum(spent[before:])
     assert draft.artifact is not None
     return draft.artifact
 

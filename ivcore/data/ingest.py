@@ -40,7 +40,9 @@ def write_manifest(
     _unique("caption_id", captions)
     clips = sorted(clips, key=lambda c: c["clip_id"])
     paths = sorted({c["path"] for c in clips})
-    looked = dict(zip(paths, _look(root, paths, log)))
+    spent: list[float] = []
+    looked = dict(zip(paths, _look(root, paths, log, spent.append)))
+    draft.workers_cpu_s = sum(spent)
     rows = [{**clip, **looked[clip["path"]]} for clip in clips]
     kept = _once(rows)
     captions = [{**caption, "clip_id": kept.get(caption["clip_id"], caption["clip_id"])} for caption in captions]
@@ -55,14 +57,17 @@ def write_manifest(
     draft.facts |= {"duplicates": len(kept)}
 
 
-def _look(root: Path, paths: list[str], log: Callable[[Mapping[str, float], int], None]) -> list[dict[str, Any]]:
+def _look(
+    root: Path,
+    paths: list[str],
+    log: Callable[[Mapping[str, float], int], None],
+    spent: Callable[[float], None],
+) -> list[dict[str, Any]]:
     """What `look` says of each file, in order; a file that hangs the prober is given up."""
     out: list[dict[str, Any]] = []
     failed = 0
-    files = (root / path for path in paths)
-    for found in tqdm(
-        pool.run(look, files, pool.num_workers(0), DEADLINE_S), "ingest", len(paths), unit="file", disable=None
-    ):
+    outcomes = pool.run(look, (root / path for path in paths), pool.num_workers(0), DEADLINE_S, spent=spent)
+    for found in tqdm(outcomes, "ingest", len(paths), unit="file", disable=None):
         if isinstance(found, pool.Lost):
             found = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": found.reason}
         out.append(found)

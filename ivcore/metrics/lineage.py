@@ -83,6 +83,16 @@ class Scored:
         return [n for n, there in (("short", any(x < 1 for x in own)), ("long", any(x > 0 for x in own))) if there]
 
 
+def decoding(runs: list[Scored]) -> list[dict[str, Any]]:
+    """What decoded the frames behind the runs, what could not be, and what each decoder took for the same clips."""
+    out = []
+    for artifact in {run.frames.id: run.frames for run in runs if run.frames}.values():
+        record = artifact.record()
+        told = {name: record["facts"].get(name, {}) for name in ("decoders", "reasons")}
+        out.append({"frames": artifact.id, **told, "decoder_ms": record["measured"].get("decoder_ms", {})})
+    return out
+
+
 def trace(store: Store, name: str, scores: Artifact) -> Scored:
     """The scores named ARM.SEED.MODEL."""
     arm, seed, model = name.split(".")

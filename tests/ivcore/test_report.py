@@ -77,7 +77,8 @@ def data(store: Store, seed: int) -> tuple[Artifact, Artifact]:
         none = dict.fromkeys(c.name for c in schemas.FRAMES.columns)
         rows = [{**none, "clip_id": c, "shard": shard.id, "row": n} for n, c in enumerate(clips)]
         schemas.write(draft.path / "index.parquet", rows, schemas.FRAMES)
-        draft.facts.update(num_frames=8, size_px=16)
+        draft.facts.update(num_frames=8, size_px=16, decoders={"decord 0.6": 38}, reasons={"truncated": 2})
+        draft.measured["decoder_ms"] = {"decord": 9.84, "pyav": 7.66, "clips": 5, "only_pyav": 1}
 
     frames = write(store, "frames", f"f{seed}", {"manifest": manifest}, {}, fill_frames)
     return manifest, write(store, "features", f"t{seed}", {"frames": frames}, {}, lambda draft: None)
@@ -357,6 +358,16 @@ def test_page_is_whole_escaped_and_needs_no_network(made):
     for line in lines(verdict):
         assert line[:20].split("'")[0] in html
     assert "prefers-color-scheme: dark" in html and "@media print" in html
+
+
+def test_the_page_says_what_decoded_and_what_each_decoder_takes(made):
+    verdict = {**made[2], "stages": STAGES}
+    assert [frames["frames"] for frames in verdict["decoding"]] == ["frames/f0", "frames/f1"]  # a lot a seed
+    drawn = pictures.pictures(verdict)
+    line = "Decoded by decord 0.6: 38 clips; without frames: 2 truncated. A clip takes decord 9.8 and pyav 7.7 ms"
+    assert page(verdict, drawn).count(line) == 2
+    verdict["decoding"] = [{"frames": "frames/k", "decoders": {"pyav 18": 3}, "reasons": {}, "decoder_ms": {}}]
+    assert "<li>Decoded by pyav 18: 3 clips; no clip is without frames.</li>" in page(verdict, drawn)
 
 
 def test_pictures_are_svg_and_the_same_every_time(made):

@@ -17,7 +17,7 @@ import torch
 
 from ivcore import schemas, steps
 from ivcore.config import DataConfig, FramesConfig, SyntheticConfig
-from ivcore.data import decode, loader, plan, pool
+from ivcore.data import cost, decode, loader, plan, pool
 from ivcore.data.decode_file import Task, choose, decode_file
 from ivcore.data.loader import Features, Frames, normalise
 from ivcore.data.preflight import Unusable, preflight
@@ -375,6 +375,28 @@ def test_cpu_of_the_workers_is_told() -> None:
     told: list[float] = []
     list(pool.run(sum, [range(3_000_000), range(10)], workers=1, deadline_s=20, spent=told.append))
     assert len(told) == 2 and told[0] > 0.01 > told[1]
+
+
+def test_what_each_decoder_takes_is_measured_on_the_same_clips(tmp_path: Path) -> None:
+    numbered(tmp_path / "long.mp4", 240)
+    numbered(tmp_path / "short.mp4", 24)
+    numbered(tmp_path / "stream.ts", 24)  # decord cannot be trusted with it
+    tasks = [task(tmp_path / name) for name in ("long.mp4", "short.mp4", "stream.ts", "missing.mp4")]
+    took = cost.decoder_ms(tasks)
+    assert took.pop("clips") == 2 and took.pop("only_pyav") == 1
+    assert took.keys() == {"decord", "pyav"} and all(0.1 < ms < 10_000 for ms in took.values())
+    assert cost.decoder_ms(tasks[2:]) == {}
+    assert cost.drawn(range(49)) == [] and len(cost.drawn(range(10_000))) == 8
+    assert cost.drawn(range(120)) == cost.drawn(range(120)) and len(cost.drawn(range(120))) == 2
+
+
+def test_cpu_of_the_workers_is_in_the_records(made: tuple) -> None:
+    store, _, manifest, frames = made
+    record, shards = frames.record(), [a.record() for a in store.all() if a.kind == "frame_shard"]
+    told = record["measured"]["workers_cpu_s"]
+    assert record["cpu_s"] >= told > 0.02 and manifest.record()["cpu_s"] > 0.02
+    assert sum(shard["cpu_s"] for shard in shards) >= 0.9 * told
+    assert record["measured"]["decoder_ms"] == {}  # too few clips to spend on it
 
 
 def test_what_decord_says_is_the_same_on_every_run(tmp_path: Path) -> None:
