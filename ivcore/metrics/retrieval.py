@@ -104,6 +104,27 @@ def compute(ranks: np.ndarray) -> dict[str, float]:
     }
 
 
+def graded(pairs: np.ndarray, pair_rank: np.ndarray) -> dict[str, float]:
+    """Mean average precision and nDCG@10 (both 0-100), which count every true candidate of a query and not the best.
+
+    Args:
+        pairs: int [P, 2], as given to `rank`.
+        pair_rank: int [P], as `rank` gives it.
+
+    >>> graded(np.array([[0, 4], [0, 7]]), np.array([1, 4]))  # (1/1 + 2/4) / 2; (1 + 1/log2 5) / (1 + 1/log2 3)
+    {'map': 75.0, 'ndcg10': 87.7215...}
+    """
+    order = np.lexsort((pair_rank, pairs[:, 0]))
+    query, place = pairs[order, 0], pair_rank[order]
+    start = np.searchsorted(query, np.arange(query[-1] + 1))
+    number = np.arange(len(query)) - start[query] + 1  # 1 for the best true one of a query
+    many = np.bincount(query)
+    precision = np.bincount(query, number / place) / many
+    gain = np.bincount(query, np.where(place <= 10, 1 / np.log2(1 + place), 0))
+    most = np.bincount(query, np.where(number <= 10, 1 / np.log2(1 + number), 0))
+    return {"map": 100.0 * float(precision.mean()), "ndcg10": 100.0 * float((gain / most).mean())}
+
+
 def _check(pairs: np.ndarray, num_candidates: int) -> int:
     """Number of queries; ValueError unless the pairs are sorted, whole and distinct."""
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs):

@@ -24,10 +24,11 @@ from ivcore.data.loader import Captions, Features
 from ivcore.errors import UserError
 from ivcore.metrics import machine
 from ivcore.metrics.embed import Encoder, Texts, TokensOf
+from ivcore.metrics.heads import dsl, dual_weights, matched
 from ivcore.metrics.kcurve import k_steps
 from ivcore.metrics.latency import Server, gflop, milliseconds
 from ivcore.metrics.rerank import rerank, unite
-from ivcore.metrics.retrieval import MAX_ELEMENTS, UNSCORED, Ranked, ScoreOf, rank
+from ivcore.metrics.retrieval import UNSCORED, Ranked, ScoreOf, rank
 from ivcore.models import S2Model
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
@@ -156,17 +157,6 @@ def _slices(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> I
             yield Slice(language, text_class, ids, strings, video, asked, pairs), len(every) - len(rows)
 
 
-def dual_weights(texts: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
-    """What dual softmax multiplies by beside exp: ([T] one over the sum over videos, [V] one over that over texts)."""
-    over_texts = torch.zeros(len(videos), dtype=torch.float64)
-    over_videos = []
-    for some in texts.split(max(1, MAX_ELEMENTS // len(videos))):
-        e = (some @ videos.T).exp().double()  # cosines: no overflow to guard against
-        over_texts += e.sum(dim=0)
-        over_videos.append(e.sum(dim=1))
-    return 1 / torch.cat(over_videos).float(), 1 / over_texts.float()
-
-
 def _scorers(
     encoder: Encoder, part: Slice, texts: Texts, videos: Tensor, tokens_of: TokensOf, k: int
 ) -> Iterator[tuple[str, str, ScoreOf]]:
@@ -176,16 +166,15 @@ def _scorers(
     weights = dict(zip(("v2t", "t2v"), dual_weights(text, videos)))
     sim: dict[str, ScoreOf] = {d: (lambda a, b, q=q, c=c: q[a:b] @ c.T) for d, (q, c) in sides.items()}  # type: ignore[misc]
 
-    def dsl(direction: str) -> ScoreOf:
+    def dual(direction: str) -> ScoreOf:
         def score(a: int, b: int) -> Tensor:
-            s = sim[direction](a, b)
-            return s * s.exp() * weights[direction]
+            return dsl(sim[direction](a, b), weights[direction])
 
         return score
 
     for direction in DIRECTIONS:
         yield "sim", direction, sim[direction]
-        yield "dsl", direction, dsl(direction)
+        yield "dsl", direction, dual(direction)
     if isinstance(encoder.model, S2Model):
         tops = {d: rank(sim[d], len(sides[d][1]), part.pairs[d], k).top for d in DIRECTIONS}
         for direction, score_of in _match(encoder, part, texts, tokens_of, tops, len(videos)).items():
@@ -207,8 +196,8 @@ def _match(
         top = tops[direction][first:last]  # [q, k]
         query = np.arange(first, last)[:, None]
         wanted = top * num_texts + query if direction == "t2v" else part.asked[query] * num_texts + top
-        out = torch.full((last - first, num_videos if direction == "t2v" else num_texts), UNSCORED)
-        return out.scatter_(1, torch.from_numpy(top), logits[torch.from_numpy(np.searchsorted(known, wanted))])
+        mine = logits[torch.from_numpy(np.searchsorted(known, wanted))]
+        return matched(top, mine, num_videos if direction == "t2v" else num_texts)
 
     return {d: (lambda a, b, d=d: scores(d, a, b)) for d in DIRECTIONS}  # type: ignore[misc]
 

@@ -98,6 +98,10 @@ def read(folder: Path, topic: str) -> Recording:
         tensors = load_file(folder / f"{topic}.safetensors")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the recording {topic} in {folder}: {error}") from None
+    if lent := about.get("weights"):  # the weights of another topic's model
+        other = read(folder, lent.removesuffix(".safetensors"))
+        tensors |= {n: t for n, t in other.tensors.items() if n.startswith("state/")}
+        about["config"]["model"] = other.config["model"]
     return Recording(topic, about, {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()})
 
 
@@ -115,12 +119,14 @@ def scaled(state: dict[str, Tensor], rules: list[list[Any]]) -> dict[str, Tensor
 def topics() -> dict[str, Callable[[Recording], Iterator[Check]]]:
     """Topic -> the function that yields its comparisons."""
     from ivcore.data import parity_data
+    from ivcore.metrics import parity_retrieval
     from ivcore.models import parity_clip, parity_s2  # they import this file
 
     return {
         "s2_vision": parity_s2.vision,
         "s2_text": parity_s2.text,
         "s2_full": parity_s2.full,
+        "s2_retrieval": parity_retrieval.retrieval,
         "clip_vision": parity_clip.vision,
         "clip_small": parity_clip.small,
         "mobileclip_text": parity_clip.mobileclip,

@@ -13,10 +13,10 @@ from ivcore.config import EvalConfig
 from ivcore.data.loader import Captions, Features
 from ivcore.metrics import flops, machine
 from ivcore.metrics.embed import Encoder
+from ivcore.metrics.heads import dual_weights
 from ivcore.metrics.kcurve import NOWHERE, k_steps, ranks_at
 from ivcore.metrics.latency import Server, gflop, milliseconds
 from ivcore.metrics.retrieval import rank
-from ivcore.metrics.score import dual_weights
 from ivcore.store import Store
 from ivcore.train import checkpoint
 

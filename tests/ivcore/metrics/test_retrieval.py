@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from ivcore.errors import WorkError
+from ivcore.metrics import heads, retrieval, stats
 from ivcore.metrics import rerank as rerank_module
-from ivcore.metrics import retrieval, stats
-from ivcore.metrics.retrieval import compute, rank, ranks
+from ivcore.metrics.retrieval import compute, graded, rank, ranks
 
 
-@pytest.mark.parametrize("module", [retrieval, stats, rerank_module])
+@pytest.mark.parametrize("module", [retrieval, stats, rerank_module, heads])
 def test_doctests(module):
-    result = doctest.testmod(module, extraglobs={"np": np, "torch": torch})
+    result = doctest.testmod(module, extraglobs={"np": np, "torch": torch}, optionflags=doctest.ELLIPSIS)
     assert result.attempted and not result.failed
 
 
@@ -43,6 +43,31 @@ def test_equals_the_obvious_version(levels, bound):
     assert found.best.tolist() == [min(o.index(c) + 1 for c in mine) for o, mine in zip(order, true)]
     assert np.array_equal(found.top_score, np.take_along_axis(scores, found.top, 1))
     assert max(seen) <= max(bound, 17)
+
+
+def test_graded_equals_the_obvious_version():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 9, (31, 40)).astype(np.float32)
+    true = [set(rng.choice(40, rng.integers(1, 15), replace=False).tolist()) for _ in scores]
+    pairs = np.array([(q, c) for q, mine in enumerate(true) for c in sorted(mine)])
+    precision, gain = [], []
+    for order, mine in zip(obvious(scores, true), true):
+        hits = [c in mine for c in order]
+        precision.append(np.mean([sum(hits[: n + 1]) / (n + 1) for n, hit in enumerate(hits) if hit]))
+        discount = 1 / np.log2(np.arange(10) + 2)
+        gain.append((hits[:10] * discount).sum() / (sorted(hits, reverse=True)[:10] * discount).sum())
+    found = rank(lambda a, b: torch.from_numpy(scores[a:b]), 40, pairs, k=5)
+    expected = {"map": 100 * np.mean(precision), "ndcg10": 100 * np.mean(gain)}
+    assert graded(pairs, found.pair_rank) == pytest.approx(expected)
+
+
+def test_a_thousand_queries_against_the_obvious_version():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(1000, 1000)).astype(np.float32)
+    scores[:, ::3] = scores[:, ::3].round(1)  # ties
+    found = ranks(torch.from_numpy(scores), np.arange(1000))
+    own = scores.diagonal()[:, None]
+    assert np.array_equal(found, (scores >= own).sum(axis=1))  # level with the true one counts as ahead
 
 
 def test_a_constant_head_is_last_not_first():

@@ -16,7 +16,7 @@ from ivcore.config import EvalConfig, TrainConfig
 from ivcore.data.loader import Captions, Features
 from ivcore.data.tokenizer import Tokenizer
 from ivcore.errors import UserError
-from ivcore.metrics.score import dual_weights
+from ivcore.metrics.heads import dual_weights
 from ivcore.models import build_clip, build_s2
 from ivcore.store import Artifact, Store
 
@@ -196,7 +196,7 @@ def test_dual_weights_in_pieces(monkeypatch):
     text = F.normalize(torch.randn(9, 5, generator=g), dim=-1)
     video = F.normalize(torch.randn(4, 5, generator=g), dim=-1)
     whole = dual_weights(text, video)
-    monkeypatch.setattr("ivcore.metrics.score.MAX_ELEMENTS", 8)
+    monkeypatch.setattr("ivcore.metrics.heads.MAX_ELEMENTS", 8)
     for a, b in zip(whole, dual_weights(text, video)):
         assert torch.allclose(a, b)
     assert torch.allclose(whole[0], 1 / (text @ video.T).exp().sum(1))
