@@ -80,6 +80,16 @@ class SyntheticConfig(Branch):
     fps: int = Field(8, ge=1, description="Frames a second.")
 
 
+class PartConfig(Branch):
+    """One data set of a mix."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Begins every id of the part; --set reaches mix.NAME.")
+    dataset: str = Field("folder", description="As data.dataset.")
+    root: str | None = Field(None, description="As data.root.")
+    annotations: str | None = Field(None, description="As data.annotations.")
+    weight: int = Field(1, ge=1, description="Times its clips come by in an epoch of training.")
+
+
 class DataConfig(Branch):
     """Which videos and captions."""
 
@@ -87,7 +97,7 @@ class DataConfig(Branch):
         "synthetic",
         HERE / "data" / "datasets",
         ".py",
-        "A file of ivcore/data/datasets: synthetic (made up), folder (yours), msrvtt, ...",
+        "A file of ivcore/data/datasets: synthetic (made up), folder, mix (of several), msrvtt, ...",
     )
     root: str | None = Field(
         None, description="Folder that holds your videos; every path of the annotation is inside it."
@@ -112,8 +122,13 @@ class DataConfig(Branch):
     )
     synthetic: SyntheticConfig = Field(SyntheticConfig(), description="Used when dataset is synthetic.")
 
+    mix: tuple[PartConfig, ...] = Field((), description="Used when dataset is mix: the data sets, each under a name.")
+
     @model_validator(mode="after")
     def _whole(self) -> "DataConfig":
+        names = [part.name for part in self.mix]
+        if len(set(names)) < len(names):
+            raise ValueError(f"mix has a name twice among {', '.join(names)}")
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"shares = {list(self.shares)} must be shares of train, val and test that add up to 1")
         return self
@@ -226,13 +241,26 @@ class Phase(Branch):
     token_drop: float = Field(
         0.0, ge=0, lt=1, description="Share of the video tokens dropped before the trunk (published s2: 0.8)."
     )
-    languages: tuple[Language, ...] = Field(("en",), min_length=1, description="Caption languages, one drawn a batch.")
+    image_token_drop: float = Field(0.0, ge=0, lt=1, description="Likewise of a still image's (published s2: 0.5).")
+    languages: tuple[Language, ...] = Field(("en",), min_length=1, description="Caption languages, drawn by chance.")
+    language_weights: tuple[float, ...] = Field((), description="Chance of each language; empty: all alike.")
+    language_by: Literal["batch", "clip"] = Field(
+        "batch", description="batch: one language a batch; clip: each clip draws one of those it has captions in."
+    )
     long_share: float = Field(0.0, ge=0, le=1, description="Share of the batches that read long captions.")
 
     @model_validator(mode="after")
     def _length(self) -> "Phase":
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError(f"steps = {self.steps} and epochs = {self.epochs:g}: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _weighted(self) -> "Phase":
+        if self.language_weights and len(self.language_weights) != len(self.languages):
+            raise ValueError(f"language_weights = {list(self.language_weights)} for {len(self.languages)} languages")
+        if any(weight <= 0 for weight in self.language_weights):
+            raise ValueError("language_weights are above 0; leave a language out of languages instead")
         return self
 
     def in_steps(self, steps_per_epoch: int) -> "Phase":

@@ -42,8 +42,8 @@ class Table:
 
 MANIFEST = Table(
     "manifest",
-    1,
-    "One row a clip: a video file, or a stretch of one.",
+    2,
+    "One row a clip: a video file, a stretch of one, or a still image.",
     (
         Column("clip_id", pa.string(), "unique within the data set; stable between runs"),
         Column("path", pa.string(), "path of the file below the data root"),
@@ -52,6 +52,9 @@ MANIFEST = Table(
         Column("start_s", pa.float64(), "where the clip begins in the file, seconds; null: at its beginning", True),
         Column("end_s", pa.float64(), "where it ends, seconds; null: at its end", True),
         Column("split", pa.string(), "train, val or test"),
+        Column("source", pa.string(), "data set it comes from: the part's name in a mix"),
+        Column("media", pa.string(), "video, or image (one frame: trained on, never scored)"),
+        Column("weight", pa.int32(), "times it comes by in an epoch of training"),
         Column("family", pa.string(), "clips of one family are near-twins (a scene and its swaps); else the clip_id"),
         Column("duration_s", pa.float64(), "as probed, seconds; null where the file does not say", True),
         Column("width", pa.int32(), "as probed, pixels", True),

@@ -26,7 +26,7 @@ Log = Callable[[Mapping[str, float], int], None]  # figures by name, and the ste
 # Raise a number when the step's bytes change for the same recipe.
 VERSIONS = {
     "videos": 2,
-    "manifest": 3,
+    "manifest": 4,
     "frame_shard": 2,
     "frames": 2,
     "features": 3,

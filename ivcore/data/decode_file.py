@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from ivcore.data import images
 from ivcore.data.decoders import Pictures, pyav
 from ivcore.data.preflight import Unusable, Video, preflight
 from ivcore.data.resize import resize
@@ -58,6 +59,10 @@ def decode_file(task: Task) -> Decoded:
         MemoryError: this process may have no more memory.
     """
     try:
+        if images.is_image(task.path):
+            picture = images.read(task.path)[None]  # [1, H, W, 3]
+            small = resize(picture, task.size_px, task.antialias, task.crop)
+            return Decoded(small, [0], [0.0], 1, 1.0, images.DECODER)
         with preflight(task.path) as video:
             decoder, got = _pictures(task, video)
             small = resize(got.frames, task.size_px, task.antialias, task.crop)

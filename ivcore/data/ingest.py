@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ivcore import schemas
 from ivcore.config import DataConfig
-from ivcore.data import pool
+from ivcore.data import images, pool
 from ivcore.data.preflight import Unusable, probe, regular
 from ivcore.errors import UserError
 from ivcore.store import Draft, Store, sha256_file
@@ -43,7 +43,8 @@ def write_manifest(
     spent: list[float] = []
     looked = dict(zip(paths, _look(root, paths, log, spent.append)))
     draft.workers_cpu_s = sum(spent)
-    rows = [{**clip, **looked[clip["path"]]} for clip in clips]
+    usual = {"source": data.dataset, "weight": 1}
+    rows = [{**usual, **clip, **looked[clip["path"]], "media": _media(clip["path"])} for clip in clips]
     kept = _once(rows)
     captions = [{**caption, "clip_id": kept.get(caption["clip_id"], caption["clip_id"])} for caption in captions]
     failed = sum(row["error"] is not None for row in rows)
@@ -83,13 +84,17 @@ def look(path: Path) -> dict[str, Any]:
     try:
         row["bytes"] = regular(path).st_size
         row["sha256"] = sha256_file(path)
-        facts = probe(path)
+        facts = images.probe(path) if images.is_image(path) else probe(path)
         row |= {name: facts[name] for name in FACTS}
     except Unusable as e:
         row["error"] = e.reason
     except OSError:
         row["error"] = "unreadable"
     return row
+
+
+def _media(path: str) -> str:
+    return "image" if images.is_image(path) else "video"
 
 
 def _once(rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -40,6 +40,8 @@ class Frames:
         facts = artifact.record()["facts"]
         self.store = store
         self.shape = (facts["num_frames"], facts["size_px"], facts["size_px"], 3)  # T, H, W, C
+        # Of each row: T, or 1 of a still image.
+        self.num_frames: list[int] = [len(r["frame_index"] or range(self.shape[0])) for r in rows]
         self.clip_ids: list[str] = [r["clip_id"] for r in rows]
         self._stream = Stream(store, artifact, rows) if facts.get("streamed") else None
         self._spots = [(r["shard"], r["row"]) for r in rows]
@@ -51,8 +53,11 @@ class Frames:
         return _rows_of(self._row_of, clip_ids, "decoded")
 
     def batch(self, rows: Sequence[int]) -> Tensor:
-        """uint8 [B, T, H, W, C] of these rows."""
-        out = np.empty((len(rows), *self.shape), np.uint8)
+        """uint8 [B, T, H, W, C] of these rows, videos or still images (T = 1), not both."""
+        num_frames = {self.num_frames[row] for row in rows}
+        if len(num_frames) > 1:
+            raise ValueError(f"a batch has clips of {sorted(num_frames)} frames; take videos or images")
+        out = np.empty((len(rows), *(num_frames or self.shape[:1]), *self.shape[1:]), np.uint8)
         if self._stream is not None:
             for n, frames in enumerate(self._stream.frames(rows)):
                 out[n] = frames
@@ -69,7 +74,7 @@ class Frames:
             return self._shards[id]
         table = schemas.read(self.store.get(id).path / "frames.parquet", schemas.FRAME_SHARD, ["frames"])
         clips = (np.frombuffer(v.as_buffer(), np.uint8) for chunk in table.column("frames").chunks for v in chunk)
-        shard = [clip.reshape(self.shape) for clip in clips]  # views: a batch is filled by the only copy
+        shard = [clip.reshape(-1, *self.shape[1:]) for clip in clips]  # views: a batch is filled by the only copy
         room = CACHE_BYTES - len(shard) * math.prod(self.shape)
         while self._shards and sum(map(len, self._shards.values())) * math.prod(self.shape) > room:
             self._shards.popitem(last=False)
@@ -128,7 +133,7 @@ class Captions:
     """Captions and clips of a manifest artifact, without the clips whose file cannot be used."""
 
     def __init__(self, manifest: Artifact) -> None:
-        columns = ["clip_id", "split", "family", "error"]
+        columns = ["clip_id", "split", "family", "media", "weight", "error"]
         clips = schemas.read(manifest.path / "manifest.parquet", schemas.MANIFEST, columns).to_pylist()
         self._clips: dict[str, dict[str, Any]] = {c["clip_id"]: c for c in clips if c["error"] is None}
         captions = schemas.rows(manifest.path / "captions.parquet", schemas.CAPTIONS)
@@ -146,6 +151,14 @@ class Captions:
     def clips(self, split: str) -> list[str]:
         """clip_ids of a split, in manifest order."""
         return [clip_id for clip_id, clip in self._clips.items() if clip["split"] == split]
+
+    def media(self, clip_id: str) -> str:
+        """video or image."""
+        return str(self._clips[clip_id]["media"])
+
+    def weight(self, clip_id: str) -> int:
+        """Times the clip comes by in an epoch."""
+        return int(self._clips[clip_id]["weight"])
 
     def family(self, clip_id: str) -> str:
         """The family of a clip: itself and its near-twins."""

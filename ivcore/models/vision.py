@@ -122,6 +122,8 @@ class VisionTower(nn.Module):
 
     def embed(self, video: Tensor, drop: Tensor | None = None) -> Tensor:
         """Patches with class token and positions, before the first block: [B, T, 3, H, W] -> [B, 1+K, C]."""
+        if video.shape[1] == 1:  # one frame stands for a whole time step
+            video = video.expand(-1, self.shape.tubelet_size, -1, -1, -1)
         self._check_video(video)
         patches = self.patch_embed(video).flatten(1, 2)  # [B, N, C]
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)  # [B, 1+N, C]

@@ -4,6 +4,7 @@ What the losses see as negatives is decided here, and it decides what matching l
 read, so a run that goes on from step N draws the N before it anew, and the number of processes plays no part.
 """
 
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +19,19 @@ from ivcore.errors import UserError
 GROUP = 8  # clips of a neighbour group: an anchor and 7 that the model confuses with it
 NEAREST = 24  # the 7 are drawn from this many nearest
 
-Kind = tuple[str, str]  # language and text class
+ANY = "any"  # in place of a language: drawn clip by clip
+
+Kind = tuple[str, str, str]  # media, language, text class
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one step: rows in the input artifact, captions in one language and length, and family numbers."""
+    """Clips of one step, videos or still images: rows in the input artifact, captions, and family numbers."""
 
     rows: list[int]
     captions: list[str]
     families: torch.Tensor  # int64 [B]
-    kind: str  # language and text class, e.g. en/short
+    kind: str  # media, language and text class, e.g. video/en/short
 
 
 class Deck:
@@ -38,7 +41,7 @@ class Deck:
         self.numbers, self._left = numbers, numbers[:0]
 
     def deal(self, count: int, draw: np.random.Generator) -> np.ndarray:
-        """The next `count` numbers, none twice."""
+        """The next `count` numbers, none more often than it is in the deck."""
         if len(self._left) < count:
             self._left = draw.permutation(self.numbers)
         out, self._left = self._left[:count], self._left[count:]
@@ -54,60 +57,101 @@ class Batches:
 
     def __init__(self, captions: Captions, clip_ids: Sequence[str], phase: Phase, batch_size: int, seed: int) -> None:
         """`clip_ids` are the rows of the input artifact; only those of the training split are used."""
-        self.seed = seed
+        self.phase, self.seed = phase, seed
         row_of = {clip: row for row, clip in enumerate(clip_ids)}
+        media = [captions.media(clip) for clip in clip_ids]
         self.texts: dict[Kind, dict[int, list[str]]] = {}  # in the order in which a clip shows them
-        for language in phase.languages:
-            for text_class in ("short", "long"):
-                of_clip: dict[int, list[str]] = {}
-                for _, clip, text in captions.texts(language, text_class, "train"):
-                    if clip in row_of:
-                        of_clip.setdefault(row_of[clip], []).append(text)
-                if len(of_clip) > 1:
-                    self.texts[language, text_class] = {
-                        row: _from(texts, f"{seed} {phase.name} {clip_ids[row]}") for row, texts in of_clip.items()
+        for language, text_class in itertools.product(phase.languages, ("short", "long")):
+            of_clip: dict[int, list[str]] = {}
+            for _, clip, text in captions.texts(language, text_class, "train"):
+                if clip in row_of:
+                    of_clip.setdefault(row_of[clip], []).append(text)
+            for kind in ("video", "image"):
+                some = {row: texts for row, texts in of_clip.items() if media[row] == kind}
+                if len(some) > 1:
+                    self.texts[kind, language, text_class] = {
+                        row: _from(texts, f"{seed} {phase.name} {clip_ids[row]}") for row, texts in some.items()
                     }
         if not self.texts:
             raise UserError(f"phase {phase.name}: no two training clips have captions in {', '.join(phase.languages)}")
         number: dict[str, int] = {}
         self.family = np.array([number.setdefault(captions.family(clip), len(number)) for clip in clip_ids])
-        self.batch_size = min(batch_size, min(len(t) for t in self.texts.values()))
-        clips = set().union(*self.texts.values())
-        self.phase = phase.in_steps(max(1, len(clips) // self.batch_size))  # epochs counted out in steps
+        weight = np.array([captions.weight(clip) for clip in clip_ids])
+        self.pools = {kind: np.repeat(rows, weight[rows]) for kind, rows in self._rows().items()}
+        self.batch_size = min(batch_size, max(map(len, self.pools.values())))
+        self.per_epoch = {m: self._batches_of(m, weight) for m in dict.fromkeys(kind[0] for kind in self.pools)}
+        self.phase = phase.in_steps(sum(self.per_epoch.values()))  # epochs counted out in steps
         self.neighbours: dict[int, np.ndarray] | None = None  # set before batches of neighbours are asked for
 
     def __iter__(self) -> Iterator[Batch]:
         """One batch a step, `phase.steps` in all."""
         draw = np.random.default_rng([self.seed, sum(self.phase.name.encode())])
-        single = {kind: Deck(np.array(sorted(of_clip))) for kind, of_clip in self.texts.items()}
-        groups = {kind: self._families(kind) if self.phase.batches == "families" else [] for kind in self.texts}
-        anchors = {k: Deck(np.arange(len(groups[k]))) if groups[k] else Deck(single[k].numbers) for k in self.texts}
-        met = {kind: np.zeros(len(self.family), dtype=np.int64) for kind in self.texts}  # times each row came by
+        single = {kind: Deck(pool) for kind, pool in self.pools.items()}
+        groups = {kind: self._families(kind) if self.phase.batches == "families" else [] for kind in self.pools}
+        anchors = {k: Deck(np.arange(len(groups[k])) if groups[k] else np.unique(p)) for k, p in self.pools.items()}
+        met = {kind: [0] * len(self.family) for kind in self.texts}  # times each row came by
+        turns = Deck(np.repeat(np.arange(len(self.per_epoch)), list(self.per_epoch.values())))
         for _ in range(self.phase.steps):
-            kind = self._kind(draw)
+            media = list(self.per_epoch)[turns.deal(1, draw)[0] if len(self.per_epoch) > 1 else 0]
+            kind = self._kind(media, draw)
             grouped = self.phase.batches != "random" and draw.random() < self.phase.group_share
-            if not grouped:
-                rows = single[kind].deal(self.batch_size, draw)
+            if not grouped or media == "image":  # images have no swaps and no neighbours
+                rows = single[kind].deal(min(self.batch_size, len(self.pools[kind])), draw)
             elif self.phase.batches == "families":
                 rows = self._whole(groups[kind], anchors[kind], draw)
             else:
                 rows = self._confused(anchors[kind], draw)
-            texts = self.texts[kind]
-            captions = [
-                texts[row][turn % len(texts[row])] for row, turn in zip(rows.tolist(), met[kind][rows].tolist())
-            ]
-            met[kind][rows] += 1
+            captions = []
+            for row, read in zip(rows.tolist(), self._read(kind, rows.tolist(), draw)):
+                texts = self.texts[read][row]
+                captions.append(texts[met[read][row] % len(texts)])
+                met[read][row] += 1
             yield Batch(rows.tolist(), captions, torch.from_numpy(self.family[rows]), "/".join(kind))
 
-    def _kind(self, draw: np.random.Generator) -> Kind:
+    def _rows(self) -> dict[Kind, np.ndarray]:
+        """Rows of each kind a batch can be of."""
+        if self.phase.language_by == "batch":
+            return {kind: np.array(sorted(of_clip)) for kind, of_clip in self.texts.items()}
+        rows: dict[Kind, set[int]] = {}
+        for (media, _, text_class), of_clip in self.texts.items():
+            rows.setdefault((media, ANY, text_class), set()).update(of_clip)
+        return {kind: np.array(sorted(some)) for kind, some in rows.items()}
+
+    def _batches_of(self, media: str, weight: np.ndarray) -> int:
+        """Batches of an epoch over the clips of this media, each as often as its weight says."""
+        clips = np.unique(np.concatenate([pool for kind, pool in self.pools.items() if kind[0] == media]))
+        return max(1, int(weight[clips].sum()) // self.batch_size)
+
+    def _kind(self, media: str, draw: np.random.Generator) -> Kind:
         wanted = "long" if draw.random() < self.phase.long_share else "short"
-        kinds = [k for k in self.texts if k[1] == wanted] or list(self.texts)
-        return kinds[draw.integers(len(kinds))]
+        every = [kind for kind in self.pools if kind[0] == media]
+        kinds = [kind for kind in every if kind[2] == wanted] or every
+        return kinds[self._one_of([kind[1] for kind in kinds], draw)]
+
+    def _one_of(self, languages: list[str], draw: np.random.Generator) -> int:
+        """Place of one of these languages, drawn evenly or by the phase's weights."""
+        weights = dict(zip(self.phase.languages, self.phase.language_weights))
+        if not weights or ANY in languages:
+            return int(draw.integers(len(languages)))
+        share = np.array([weights[language] for language in languages])
+        return int(draw.choice(len(languages), p=share / share.sum()))
+
+    def _read(self, kind: Kind, rows: list[int], draw: np.random.Generator) -> list[Kind]:
+        """The kind of caption that each row reads; where each clip draws its language, one of those it has."""
+        media, language, text_class = kind
+        if language != ANY:
+            return [kind] * len(rows)
+        kinds = [k for k in self.texts if k[0] == media and k[2] == text_class]
+        found = []
+        for row in rows:
+            there = [k for k in kinds if row in self.texts[k]]
+            found.append(there[self._one_of([k[1] for k in there], draw)])
+        return found
 
     def _families(self, kind: Kind) -> list[list[int]]:
         """Rows by family: those with more than one clip, or all where there is none."""
         members: dict[int, list[int]] = {}
-        for row in sorted(self.texts[kind]):
+        for row in np.unique(self.pools[kind]).tolist():
             members.setdefault(int(self.family[row]), []).append(row)
         return [m for m in members.values() if len(m) > 1] or list(members.values())
 

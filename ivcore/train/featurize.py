@@ -34,10 +34,10 @@ def write_features(
     source = Frames(store, frames)
     writer: pq.ParquetWriter | None = None
     kind: schemas.Table | None = None
-    rows = range(len(source.clip_ids))
+    rows = [row for row, num in enumerate(source.num_frames) if num == source.shape[0]]  # of videos, not of images
     try:
-        for start in tqdm(rows[:: features.batch_size], desc="featurize", unit="batch", disable=None):
-            part = list(rows[start : start + features.batch_size])
+        for start in tqdm(range(0, len(rows), features.batch_size), desc="featurize", unit="batch", disable=None):
+            part = rows[start : start + features.batch_size]
             video = normalise(source.batch(part).to(device))
             with torch.autocast(device.type, getattr(torch, train.dtype), enabled=train.dtype != "float32"):
                 tokens = model.encode_tokens(video)  # [B, 1+N, C]

@@ -59,8 +59,11 @@ class Objective(nn.Module):
         if tokens is None:
             assert batch.video is not None
             drop = None
-            if self.phase.token_drop and isinstance(model, S2Model):
-                drop = draws.token_drop(len(batch.video), model.num_patches, self.phase.token_drop)
+            is_image = batch.video.shape[1] == 1
+            share = self.phase.image_token_drop if is_image else self.phase.token_drop
+            if share and isinstance(model, S2Model):
+                num_patches = model.num_patches // (model.vision_encoder.shape.grid[0] if is_image else 1)
+                drop = draws.token_drop(len(batch.video), num_patches, share)
                 drop = drop.to(batch.video.device)
             tokens = model.encode_tokens(batch.video, drop) if drop is not None else model.encode_tokens(batch.video)
         if isinstance(model, S2Model):

@@ -18,7 +18,7 @@ class Validation:
 
     def __init__(self, job: Job, captions: Captions, source: Source) -> None:
         language, kind = job.phase.languages[0], "long" if job.phase.long_share == 1 else "short"
-        known = set(source.clip_ids)
+        known = {clip for clip in source.clip_ids if captions.media(clip) == "video"}
         texts = [(clip, text) for _, clip, text in captions.texts(language, kind, "val") if clip in known]
         if not texts:
             raise UserError(

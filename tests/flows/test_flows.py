@@ -147,6 +147,30 @@ def test_frozen_trunks_read_features(home):
     assert inputs["pool"]["init"].startswith("s2/") and inputs["deep"]["init"].startswith("clip/")
 
 
+def test_imported_weights_begin_a_stage_or_are_judged_as_they_are(home, tmp_path):
+    from flows.evaluate import evaluate
+    from ivcore.data.tokenizer import Tokenizer
+    from ivcore.models import build_clip, build_s2
+    from ivcore.train import checkpoint
+
+    for kind, words, build in (("s2", "bert", build_s2), ("clip", "llama", build_clip)):
+        tokenizer = Tokenizer.train(["a red square"], 100, words)
+        (tmp_path / kind).mkdir()
+        checkpoint.save(build("tiny", tokenizer.vocab_size, 1), tokenizer, tmp_path / kind)
+    none, one = {"phases": []}, {"phases": [{"name": "pool", "steps": 1, "trainable": "clip"}]}
+    clip, s2 = {"clip_init": str(tmp_path / "clip")}, {"s2_init": str(tmp_path / "s2")}
+
+    def steps(model, train):
+        stages = evaluate(parse({"seeds": [4], "model": model, "train": train}), str(home))
+        return [(s["step"], s["label"]) for s in stages if s["step"][:3] in ("fit", "sco")]
+
+    assert steps(clip, {"s2": none, "clip": none}) == [("fit_clip", "imported"), ("score", "clip")]
+    both = [("score", "s2"), ("score", "clip")]
+    begun = [("fit_s2", "imported"), ("fit_clip", "imported"), ("fit_clip", "pool")]
+    assert steps(clip | s2, {"s2": none, "clip": one}) == begun + both
+    assert steps(s2, {"s2": none, "clip": one}) == [("fit_s2", "imported"), ("fit_clip", "pool"), *both]
+
+
 def _versions(home, name):
     from tasks import tracking
 

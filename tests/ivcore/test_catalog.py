@@ -96,6 +96,7 @@ def test_the_questions_have_answers(tmp_path):
     store = Store(tmp_path)
     clip = dict.fromkeys((c.name for c in schemas.MANIFEST.columns), None)
     clip |= {"sha256": "", "bytes": 1, "split": "test", "family": "f"}
+    clip |= {"source": "made_up", "media": "video", "weight": 1}
     names = ("good", "hangs", "text")
     clips = [{**clip, "clip_id": n, "path": f"{n}.mp4", "error": "unreadable" if n == "text" else None} for n in names]
     for key in ("a" * 24, "b" * 24):  # the same clips in two manifests, frames of the first alone

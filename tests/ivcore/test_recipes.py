@@ -29,13 +29,14 @@ def test_the_published_numbers(name):
     found = (stage.lr, stage.weight_decay, stage.grad_clip, phase.epochs, phase.warmup_epochs, stage.batch_size)
     assert (*found, run.frames.num_frames, text_len) == PUBLISHED[name]
     assert stage.betas == (0.9, 0.98) and phase.end_lr_factor == 0.01 and run.train.dtype == "bfloat16"
-    assert phase.decay_from == pytest.approx(phase.warmup_epochs / phase.epochs)
+    assert phase.schedule == "published" and run.train.weights == ("float32" if form == "s2" else "bfloat16")
+    assert (run.train.checkpoint_text, run.train.checkpoint_vision) == (size in ("1B", "6B"), 48 * (name == "s2_6B"))
     assert run.model.size == size and run.frames.size_px == load_size(size)["vision"]["image_size"]
     numbers = load_size(size)[form]
     assert numbers["temp"] == {"s2": 0.07, "clip": 0.01}[form]
     if form == "s2":
-        losses = (phase.vtc, phase.vtm, phase.mlm, phase.token_drop)
-        assert losses == (1, 1, 1, 0.8) and phase.trainable == "all" and numbers["vision"]["num_frames"] == 4
+        losses = (phase.vtc, phase.vtm, phase.mlm, phase.token_drop, phase.image_token_drop)
+        assert losses == (1, 1, 1, 0.8, 0.5) and phase.trainable == "all" and numbers["vision"]["num_frames"] == 4
     else:
         assert (phase.vtc, phase.vtm, phase.mlm, phase.token_drop) == (1, 0, 0, 0) and phase.trainable == "clip"
     assert not (run.train.clip if form == "s2" else run.train.s2).phases

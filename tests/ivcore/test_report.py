@@ -53,6 +53,7 @@ def data(store: Store, seed: int) -> tuple[Artifact, Artifact]:
 
     def fill_manifest(draft):
         none = dict.fromkeys(("start_s", "end_s", "duration_s", "width", "height", "fps", "codec", "error"))
+        none |= {"source": "made_up", "media": "video", "weight": 1}
         rows = [
             {"clip_id": c, "path": c, "sha256": "", "bytes": 1, "split": "test", "family": f"f{n // 4}", **none}
             for n, c in enumerate(clips)

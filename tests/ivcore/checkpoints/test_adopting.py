@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from ivcore import config, steps
+from ivcore.checkpoints.exporting import export
+from ivcore.checkpoints.importing import import_weights
 from ivcore.data.tokenizer import Tokenizer
 from ivcore.errors import UserError
 from ivcore.models import build_clip, build_s2
@@ -30,14 +32,16 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Folders as `iv import` leaves them, s2 and clip, with other weights than a run would start from."""
+    """s2 and clip as `iv import` leaves them, from files as `iv export` writes them."""
     out = {}
     for kind, words, build, seed in (("s2", "bert", build_s2, 77), ("clip", "llama", build_clip, 78)):
         tokenizer = Tokenizer.train(WORDS, 100, words)
-        out[kind] = tmp_path_factory.mktemp("imported") / kind
-        out[kind].mkdir()
-        checkpoint.save(build("tiny", tokenizer.vocab_size, seed), tokenizer, out[kind])
-        (out[kind] / "import.json").write_text("{}")
+        top = tmp_path_factory.mktemp(kind)
+        (top / "trained").mkdir()
+        checkpoint.save(build("tiny", tokenizer.vocab_size, seed), tokenizer, top / "trained")
+        export(top / "trained", top / "published.safetensors")
+        out[kind] = top / "imported"
+        import_weights([top / "published.safetensors"], f"{kind}-tiny", out[kind], tokenizer=top / "trained")
     return out
 
 

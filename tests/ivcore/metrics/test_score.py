@@ -34,7 +34,7 @@ def write_manifest(store: Store) -> Artifact:
         probed = dict.fromkeys(("start_s", "end_s", "duration_s", "width", "height", "fps", "codec", "error"))
         split = "test" if n < NUM else "train"
         clips.append({"clip_id": clip, "path": clip, "sha256": "", "bytes": 1, "split": split, **probed})
-        clips[-1]["family"] = f"f{n // 4}"
+        clips[-1] |= {"family": f"f{n // 4}", "source": "made_up", "media": "video", "weight": 1}
         for m in range(1 + (n == 3)):  # clip 3 has two captions, clip 5 none in Chinese
             text = " ".join(rng.choice(WORDS, rng.integers(3, 9)))
             captions.append((f"{clip}-en{m}", clip, "en", text))

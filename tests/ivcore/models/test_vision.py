@@ -51,7 +51,7 @@ def test_image_takes_the_mean_table(tower: VisionTower) -> None:
     torch.testing.assert_close(tower.embed(x)[:, 1:], expected)
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 3, 30, 32), (2, 4, 3, 32, 32), (2, 1, 3, 32, 32), (8, 3, 32, 32)])
+@pytest.mark.parametrize("shape", [(2, 8, 3, 30, 32), (2, 4, 3, 32, 32), (2, 3, 3, 32, 32), (8, 3, 32, 32)])
 def test_videos_that_do_not_fit(tower: VisionTower, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="got"):
         tower(torch.zeros(shape))
@@ -89,3 +89,9 @@ def test_checkpointing_changes_no_number() -> None:
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
         assert torch.equal(grad, grads[1][name]), name
+
+
+def test_one_frame_stands_for_a_time_step(tower: VisionTower) -> None:
+    one = video(frames=1)
+    assert tower.shape.tubelet_size == 2 and tower(one).shape == (2, 17, 96)
+    assert torch.equal(tower(one), tower(one.repeat(1, 2, 1, 1, 1)))

@@ -21,6 +21,12 @@ class MadeUpCaptions:
     def family(self, clip):
         return str(int(clip[1:]) // 4)
 
+    def media(self, clip):
+        return "video"
+
+    def weight(self, clip):
+        return 1
+
 
 CLIPS = [f"c{i:02}" for i in range(40)]
 
@@ -115,3 +121,54 @@ def test_neighbour_batches_hold_no_clip_twice():
     unit = torch.nn.functional.normalize(torch.randn(36, 8, generator=torch.Generator().manual_seed(1)), dim=1)
     batches.neighbours = nearest(unit, unit, range(36))
     assert all(len(set(b.rows)) == len(b.rows) == 8 for b in batches)
+
+
+class Mixed(MadeUpCaptions):
+    """Clips 0-23 are videos, of which 0-7 weigh 2; 24-35 are images. Clips of even number have Spanish as well."""
+
+    def texts(self, language, text_class, split):
+        if text_class != "short" or split != "train" or language == "zh":
+            return []
+        return [(f"t{i}{language}", f"c{i:02}", f"{language} {i}") for i in range(36) if language == "en" or i % 2 == 0]
+
+    def media(self, clip):
+        return "image" if int(clip[1:]) >= 24 else "video"
+
+    def weight(self, clip):
+        return 2 if int(clip[1:]) < 8 else 1
+
+
+def mixed(steps, **fields):
+    return Batches(Mixed(), CLIPS, Phase(name="p", steps=steps, **fields), 4, 0)
+
+
+def test_a_batch_is_of_one_media_and_an_epoch_has_as_many_of_each_as_there_are():
+    batches = list(mixed(4 * 11))  # 24 + 8 videos are 8 batches, 12 images 3
+    for batch in batches:
+        assert {"image" if row >= 24 else "video" for row in batch.rows} == {batch.kind.split("/")[0]}
+    media = [b.kind.split("/")[0] for b in batches]
+    for start in range(0, 44, 11):
+        assert media[start : start + 11].count("video") == 8
+    assert media[:11] != media[11:22]  # shuffled anew
+    times = np.bincount([row for b in batches[:11] for row in b.rows], minlength=36)
+    assert times.tolist() == [2] * 8 + [1] * 28
+
+
+def test_each_clip_draws_a_language_it_has():
+    read = {}
+    for batch in mixed(11 * 40, languages=("en", "es"), language_by="clip", language_weights=(1, 3)):
+        assert batch.kind.split("/")[1] == "any"
+        for row, caption in zip(batch.rows, batch.captions, strict=True):
+            assert caption.split()[1] == str(row)
+            read.setdefault(row, []).append(caption.split()[0])
+    assert all(set(some) == ({"en", "es"} if row % 2 == 0 else {"en"}) for row, some in read.items())
+    both = [language for row, some in read.items() if row % 2 == 0 for language in some]
+    assert 0.70 < both.count("es") / len(both) < 0.80  # 880 draws at 3/4
+
+
+def test_languages_of_batches_by_weight():
+    kinds = [b.kind for b in mixed(1100, languages=("en", "es"), language_weights=(1, 4))]
+    share = sum("/es/" in kind for kind in kinds) / len(kinds)
+    assert 0.76 < share < 0.84
+    with pytest.raises(ValueError, match="2 languages"):
+        Phase(name="p", steps=1, languages=("en", "es"), language_weights=(1,))
