@@ -14,7 +14,7 @@ import click
 from flows.cli_advise import advise_command
 from flows.cli_datasets import datasets_command
 from flows.cli_models import export_command, import_command, parity_command
-from flows.cli_ops import down_command, reap_command, up_command
+from flows.cli_ops import down_command, gc_command, promote_command, reap_command, up_command
 from flows.command import Example, common, emit, reported
 from ivcore.errors import UserError, WorkError
 
@@ -231,7 +231,7 @@ def doctor(home: str | None, as_json: bool, debug: bool) -> None:
 
 
 MODELS = (import_command, export_command, parity_command)
-OPERATIONS = (up_command, down_command, reap_command)
+OPERATIONS = (up_command, down_command, reap_command, gc_command, promote_command)
 for _command in (advise_command, datasets_command, *MODELS, *OPERATIONS):
     main.add_command(_command)
 

@@ -1,4 +1,4 @@
-"""The commands that run the place: up, down, reap."""
+"""The commands that run the place: up, down, reap, gc, promote."""
 
 import click
 
@@ -56,3 +56,54 @@ def reap_command(home: str | None, as_json: bool, debug: bool) -> None:
         if as_json:
             return emit({"reaped": found})
         click.echo(f"marked: {', '.join(found)}" if found else "every open run is alive")
+
+
+@click.command("gc", cls=Example, example="iv gc --older-than 14 --delete")
+@click.option("--delete", is_flag=True, help="Delete; without it the list is only shown.")
+@click.option(
+    "--older-than", type=click.FloatRange(min=0), default=7.0, show_default=True, help="Days; newer ones stay."
+)
+@click.option("--pin", metavar="KIND/KEY", help="Keep this artifact from now on, with what it was made from.")
+@common
+def gc_command(delete: bool, older_than: float, pin: str | None, home: str | None, as_json: bool, debug: bool) -> None:
+    """List (or delete) what no report, no registered model and no pin stands on."""
+    with reported(debug):
+        from pathlib import Path
+
+        from ivcore import garbage
+        from ivcore.store import Store
+        from tasks import keeping, runtime
+
+        place = Path(runtime.prepare(home))
+        if pin:
+            keeping.pin(place, pin)
+        kept = keeping.roots(place)
+        found = garbage.garbage(Store(place), kept, older_than * 86400)
+        rows = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
+        for artifact in found if delete else []:
+            garbage.remove(artifact)
+        if as_json:
+            return emit({"deleted": delete, "kept": kept, "garbage": rows})
+        for row in rows:
+            click.echo(f"{row['bytes']:>14,}  {row['artifact']}")
+        total = sum(row["bytes"] for row in rows)
+        ends = "deleted" if delete else "would be deleted with --delete"
+        click.echo(f"{len(rows)} artifacts, {total:,} bytes, {ends}; {len(kept)} are kept for their own sake")
+
+
+@click.command("promote", cls=Example, example="iv promote s2 --challenger newest")
+@click.argument("model", type=click.Choice(["s2", "clip"]))
+@click.option("--challenger", default="newest", show_default=True, help="A version's number, an alias, or newest.")
+@common
+def promote_command(model: str, challenger: str, home: str | None, as_json: bool, debug: bool) -> None:
+    """Compare a registered model with the champion on the same queries; the alias moves only to a better one."""
+    with reported(debug):
+        from pathlib import Path
+
+        from ivcore.config import EvalConfig
+        from tasks import promotion, runtime
+
+        found = promotion.promote(Path(runtime.prepare(home)), model, challenger, EvalConfig())
+        if as_json:
+            return emit(vars(found))
+        click.echo(f"iv-{model} {found.challenger}: {'champion' if found.promoted else 'not promoted'}; {found.why}")

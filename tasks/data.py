@@ -15,6 +15,7 @@ from ivcore.config import DataConfig, FeaturesConfig, FramesConfig, TrainConfig
 from ivcore.data import plan
 from ivcore.steps import Log, Step
 from ivcore.store import Draft
+from tasks import pages
 from tasks.step import Reference, Where, execute, step_task
 
 EVERY_S = 2.0  # between two notes of the progress
@@ -32,7 +33,12 @@ def decode(where: Where, data: DataConfig, frames: FramesConfig, manifest: Refer
     """Manifest -> frames."""
     found = where.open(manifest)
     step = steps.decode(where.store, data, frames, found)
-    return execute(where, _with_progress(step, "clips", found.record()["rows_in"], f"decode {where.arm}.{where.seed}"))
+    name = f"decode {where.arm}.{where.seed}"
+    state = execute(where, _with_progress(step, "clips", found.record()["rows_in"], name))
+    frames_ = where.store.find(step.kind, step.key)
+    if frames_ is not None and frames_.record()["rows_failed"]:
+        pages.failed(found, frames_)
+    return state
 
 
 @step_task("featurize")

@@ -13,7 +13,7 @@ from ivcore import steps
 from ivcore.config import EvalConfig, TrainConfig
 from ivcore.steps import Log
 from ivcore.store import Draft
-from tasks import registry
+from tasks import pages, registry, tracking
 from tasks.step import Reference, Where, execute, step_task
 
 
@@ -55,7 +55,11 @@ def publish(where: Where, report: Reference, stages: list[dict[str, Any]]) -> st
     from ivcore.report import publish
 
     publish(where.store, where.open(report), stages)
-    return str(Path(where.home) / "reports" / "latest")
+    folder = Path(where.home) / "reports" / "latest"
+    if not report["stage"]["cached"]:
+        tracking.keep_report(where.parent, folder)
+    pages.verdict(Path(where.home), folder, where.parent if not report["stage"]["cached"] else None)
+    return str(folder)
 
 
 @task(name="catalog", cache_policy=NO_CACHE, persist_result=False)

@@ -1,6 +1,7 @@
 """A flow's view of its run: workspace, tracked pipeline run, and the stages so far."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 from prefect import runtime as prefect_runtime
 
 from ivcore.config import RunConfig, variants
-from tasks import reaper, runtime, tracking
+from tasks import pages, reaper, runtime, tracking
 from tasks.step import Reference, Where, prefect_context
+
+log = logging.getLogger("iv")
 
 
 @dataclass
@@ -61,8 +64,11 @@ def pipeline(config: RunConfig, home: str | None) -> Iterator[Pipeline]:
     values = config.model_dump(mode="json")
     parent = tracking.open_parent(place, f"{config.run or 'run'} {name}", values, prefect_context())
     error: BaseException | None = None
+    run = Pipeline(place, config, parent)
     try:
-        yield Pipeline(place, config, parent)
+        yield run
+        log.info("%s", pages.outcome(run.stages))
+        pages.stages(place, run.stages)
     except BaseException as e:
         error = e
         raise

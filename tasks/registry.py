@@ -6,13 +6,16 @@ in the workspace; the version's tags say where, and their sha256.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from ivcore.errors import WorkError
 from ivcore.store import Artifact, Store
 from tasks import runtime, tracking
 
+KINDS = ("s2", "clip")
 COPIED_BYTES = 1 << 30  # of one file; larger ones are not copied
 
 
@@ -64,3 +67,44 @@ def _version(mlflow: Any, artifact: Artifact) -> Any:
     """The version of this checkpoint, or None."""
     where = f"name = 'iv-{artifact.kind}' and tags.`iv.key` = '{artifact.key}'"
     return next(iter(mlflow.search_model_versions(where, max_results=1)), None)
+
+
+def checkpoints(home: Path) -> dict[str, str]:
+    """Key of every registered checkpoint -> the name of its version, e.g. iv-s2 3.
+
+    Raises:
+        WorkError: the registry does not answer.
+    """
+    try:
+        mlflow = tracking.client(runtime.tracking_uri())
+        tracking.experiment(home, runtime.tracking_uri())
+        found = [v for kind in KINDS for v in mlflow.search_model_versions(f"name = 'iv-{kind}'", max_results=10_000)]
+    except Exception as e:
+        raise WorkError(f"MLflow's registry at {runtime.tracking_uri()} does not answer: {e}") from None
+    return {v.tags["iv.key"]: f"{v.name} {v.version}" for v in found if "iv.key" in v.tags}
+
+
+def version(kind: str, alias_or_number: str) -> tuple[str, str] | None:
+    """Number and checkpoint key of a version of iv-KIND: by alias, by number, or the `newest`; None without one."""
+    mlflow, name = tracking.client(runtime.tracking_uri()), f"iv-{kind}"
+    found = mlflow.search_model_versions(f"name = '{name}'", max_results=10_000)
+    if alias_or_number == "newest":
+        wanted = max((int(v.version) for v in found), default=None)
+    elif alias_or_number.isdigit():
+        wanted = int(alias_or_number)
+    else:  # a search does not tell aliases
+        aliases = mlflow.get_registered_model(name).aliases if found else {}
+        wanted = int(aliases[alias_or_number]) if alias_or_number in aliases else None
+    return next(((str(v.version), v.tags["iv.key"]) for v in found if int(v.version) == wanted), None)
+
+
+def move(kind: str, alias: str, number: str, why: str) -> None:
+    """Let the alias point to that version, and write down why on it."""
+    mlflow = tracking.client(runtime.tracking_uri())
+    mlflow.set_registered_model_alias(f"iv-{kind}", alias, number)
+    tell(kind, alias, number, why)
+
+
+def tell(kind: str, what: str, number: str, why: str) -> None:
+    """Write a sentence on a version, as the tag iv.WHAT."""
+    tracking.client(runtime.tracking_uri()).set_model_version_tag(f"iv-{kind}", number, f"iv.{what}", why[:5000])

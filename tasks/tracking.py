@@ -113,6 +113,13 @@ def end_runs(home: Path, flow_run: str, status: str, reason: str) -> None:
     guarded("end the runs of a flow run", work)
 
 
+def keep_report(run_id: str | None, folder: Path) -> None:
+    """The published report, its tables and pictures among the artifacts of the pipeline run."""
+    if run_id is not None:
+        work = functools.partial(client(runtime.tracking_uri()).log_artifacts, run_id, str(folder.resolve()), "report")
+        guarded("keep the report", work)
+
+
 def note_reused(run_id: str | None, step: Step, artifact: Artifact, place: str) -> None:
     """Say on the pipeline run that a step was found: whose run made it, and which artifact it is."""
     if run_id is None:

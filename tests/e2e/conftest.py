@@ -80,12 +80,16 @@ class Servers:
         data = None if body is None else json.dumps(body).encode()
         headers |= {"content-type": "application/json"}
         request = urllib.request.Request((base or self.env["PREFECT_API_URL"]) + path, data, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=120) as reply:
-                text = reply.read()
-                return reply.status, json.loads(text) if text else None
-        except urllib.error.HTTPError as e:
-            return e.code, json.loads(e.read() or b"null")
+        for wait_s in (0.5, 1, 2, 4, 8, None):  # 503: SQLite is busy; Prefect's own client tries again, too
+            try:
+                with urllib.request.urlopen(request, timeout=120) as reply:
+                    text = reply.read()
+                    return reply.status, json.loads(text) if text else None
+            except urllib.error.HTTPError as e:
+                if e.code != 503 or wait_s is None:
+                    return e.code, json.loads(e.read() or b"null")
+                time.sleep(wait_s)
+        raise AssertionError("not reached")
 
     def prefect(self, method, path, body=None):
         """A call as the dashboard makes it: with the CSRF token it asked for before."""
