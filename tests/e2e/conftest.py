@@ -131,6 +131,14 @@ class Servers:
         body = {"flow_runs": {"id": {"any_": [run_id]}}}
         return {a["key"]: a["data"] for a in self.prefect("POST", "/artifacts/filter", body)[1]}
 
+    def ending(self, run_id):
+        """Why a run ended badly, as its page says; the hook that writes it runs after the state is set."""
+        until = time.monotonic() + 120
+        while "ending" not in (found := self.artifacts(run_id)):
+            assert time.monotonic() < until, self.log()
+            time.sleep(0.5)
+        return found["ending"]
+
     def tasks(self, run_id, count):
         """(name, state name) of `count` task runs of a flow run, in their order; the server hears of them late."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}

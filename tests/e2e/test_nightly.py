@@ -52,6 +52,10 @@ def test_everything_runs_and_the_mlflow_tree_is_there(servers, first):
     assert {r["status"] for r in runs} == {"FINISHED"}
     report = json.loads((servers.home / "reports" / "latest" / "report.json").read_text())
     assert report["rows"]
+    pages = servers.artifacts(first["id"])
+    assert "| match |" in pages["verdict"] and parent["id"] in pages["verdict"]
+    assert "8 of 8 steps were made" in pages["steps"]
+    assert "failed-videos" not in pages
 
 
 def test_again_everything_is_found_and_makes_no_run_in_mlflow(servers, first):
@@ -64,6 +68,7 @@ def test_again_everything_is_found_and_makes_no_run_in_mlflow(servers, first):
     assert set(states.values()) == {"Cached"}, states
     runs = servers.mlflow_runs(f"tags.`prefect.flow_run.id` = '{again['id']}'")
     assert [r["tags"]["iv.step"] for r in runs] == ["pipeline"]
+    assert "Nothing new: all 8 steps were found" in servers.artifacts(again["id"])["steps"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_what_only_the_config_can_see_fails_at_once_with_its_words(servers):
     _, run = servers.trigger("everything/everything", wrong)
     failed = servers.wait(run["id"])
     assert failed["state"]["type"] == "FAILED" and "train.s2.lrr" in failed["state"]["message"]
-    assert servers.tasks(run["id"], 0) == [] and "train.s2.lrr" in servers.artifacts(run["id"])["ending"]
+    assert servers.tasks(run["id"], 0) == [] and "train.s2.lrr" in servers.ending(run["id"])
 
 
 def test_cancelled_while_it_trains_it_leaves_nothing_half_done(servers, first):
@@ -97,7 +102,7 @@ def test_cancelled_while_it_trains_it_leaves_nothing_half_done(servers, first):
     assert ended["state"]["type"] == "CANCELLED"
     _gone(pids)
     assert list((servers.home / "artifacts").glob("*/.*.tmp")) == []
-    assert "Cancelled" in servers.artifacts(run["id"])["ending"]
+    assert "Cancelled" in servers.ending(run["id"])
     runs = servers.mlflow_runs(f"tags.`prefect.flow_run.id` = '{run['id']}'")
     assert {r["status"] for r in runs if r["tags"]["iv.step"] in ("pipeline", "fit_s2")} == {"KILLED"}
 
@@ -111,7 +116,7 @@ def test_worker_and_flow_killed_together_are_found_by_the_next_start(servers, fi
     _gone([worker, *pids])
     assert servers.run(run["id"])["state"]["type"] == "RUNNING"  # nobody was left to say otherwise
     servers.up()
-    assert "was killed" in servers.artifacts(run["id"])["ending"]
+    assert "was killed" in servers.ending(run["id"])
     states = [s["name"] for s in servers.prefect("GET", f"/flow_run_states/?flow_run_id={run['id']}")[1]]
     assert "Crashed" in states
     servers.wait(run["id"], ("Running",), timeout_s=RECOVERY_S)  # goes on by itself, the second attempt
