@@ -360,6 +360,7 @@ class EvalConfig(Branch):
     k: int = Field(16, ge=1, description="Candidates that s2's matching head re-scores for each query.")
     languages: tuple[Language, ...] = Field(("en", "zh", "es"), min_length=1, description="Languages of the queries.")
     text_classes: tuple[TextClass, ...] = Field(("short", "long"), min_length=1, description="Caption lengths scored.")
+    prompts: str = Field("actions16", description="Prompts of classification: a file of ivcore/prompts.")
     bootstrap: int = Field(
         2000, ge=100, description="Bootstrap samples behind each interval, drawn by family of clips."
     )

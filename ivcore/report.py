@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ivcore import schemas
 from ivcore.config import EvalConfig
+from ivcore.data.ingest import DUPLICATE
 from ivcore.errors import UserError, WorkError
 from ivcore.metrics import choice, gains, kcurve, lineage, verdict, words
 from ivcore.metrics.examples import examples
@@ -83,6 +85,11 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         if clips or texts
         else "No clip of the split was left out.",
     ]
+    scored = _scored(runs[0], evaluation)
+    notes.append(
+        f"Scored: {scored['videos']} of the {scored['of_videos']} videos and {scored['texts']} of the "
+        f"{scored['of_texts']} texts that the annotation names; {scored['missing_videos']} videos are not on the disk."
+    )
     return {
         "dataset": manifest["config"].get("dataset", "unknown"),
         "split": facts["split"],
@@ -91,6 +98,7 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "n_texts": first["n_texts"],
         "n_videos": facts["n_videos"],
         "slices": facts["slices"],
+        "scored": scored,
         "languages": list(dict.fromkeys(r["language"] for r in rows)),
         "text_classes": list(dict.fromkeys(r["text_class"] for r in rows)),
         "arms": list(dict.fromkeys(r.arm for r in runs)),
@@ -100,6 +108,25 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "bootstrap": evaluation.bootstrap,
         "conditions": {r.arm: lineage.condition(r) for r in runs if r.model == "s2"},
         "notes": notes,
+    }
+
+
+def _scored(run: lineage.Scored, evaluation: EvalConfig) -> dict[str, int]:
+    """How many videos and texts of the split were scored, of how many there are, and how many videos are missing.
+
+    A file that is there twice counts once. Which are missing: SELECT path FROM manifest WHERE error = 'missing'.
+    """
+    folder, facts = run.input("manifest").path, run.record["facts"]
+    clips = schemas.read(folder / "manifest.parquet", schemas.MANIFEST, ["clip_id", "split", "error"]).to_pylist()
+    errors = {c["clip_id"]: c["error"] for c in clips if c["split"] == facts["split"] and c["error"] != DUPLICATE}
+    texts = schemas.rows(folder / "captions.parquet", schemas.CAPTIONS)
+    asked = [t for t in texts if t["language"] in evaluation.languages and t["text_class"] in evaluation.text_classes]
+    return {
+        "videos": facts["n_videos"],
+        "of_videos": len(errors),
+        "missing_videos": sum(error == "missing" for error in errors.values()),
+        "texts": sum(part["n_texts"] for part in facts["slices"].values()),
+        "of_texts": sum(not t["clip_id"] or t["clip_id"] in errors for t in asked),
     }
 
 

@@ -206,6 +206,8 @@ def score(
         write_scores(draft, store, evaluation, train, manifest, features, checkpoint, log)
 
     wanted = ("split", "k", "languages", "text_classes", "latency_queries")
+    if manifest.record()["facts"].get("card", {}).get("task") == "classification":
+        wanted = (*wanted, "prompts")
     config = {k: v for k, v in evaluation.recipe().items() if k in wanted} | {"threads": train.threads}
     artifacts = {"manifest": manifest, "features": features, "checkpoint": checkpoint}
     return Step("score", "scores", config, artifacts, make, label=checkpoint.kind)

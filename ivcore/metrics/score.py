@@ -11,7 +11,6 @@ import functools
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -23,40 +22,21 @@ from ivcore.config import EvalConfig, TrainConfig
 from ivcore.data.loader import Captions, Features
 from ivcore.errors import UserError
 from ivcore.metrics import machine
+from ivcore.metrics.answers import answers
 from ivcore.metrics.embed import Encoder, Texts, TokensOf
 from ivcore.metrics.heads import dsl, dual_weights, matched
 from ivcore.metrics.kcurve import k_steps
 from ivcore.metrics.latency import Server, gflop, milliseconds
 from ivcore.metrics.rerank import rerank, unite
 from ivcore.metrics.retrieval import UNSCORED, Ranked, ScoreOf, rank
+from ivcore.metrics.slices import Slice, chosen, described
 from ivcore.models import S2Model
+from ivcore.models.base import VideoTextModel
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
 from ivcore.train import checkpoint as checkpoints
 
 DIRECTIONS = ("t2v", "v2t")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The texts of one language and length, in the order of caption_id, and who belongs to whom.
-
-    video: int [T], place of each text's clip in the gallery. asked: int [V'], the videos that have a text here: they
-    are the video-to-text queries. pairs: by direction int [P, 2], (query, candidate), sorted.
-    """
-
-    language: str
-    text_class: str
-    caption_ids: list[str]
-    captions: list[str]
-    video: np.ndarray
-    asked: np.ndarray
-    pairs: dict[str, np.ndarray]
-
-    @property
-    def name(self) -> str:
-        """LANGUAGE/CLASS."""
-        return f"{self.language}/{self.text_class}"
 
 
 @torch.no_grad()
@@ -78,8 +58,8 @@ def write_scores(
     torch.set_num_threads(train.threads)
     device = checkpoints.device(train.device)
     model, tokenizer = checkpoints.load(checkpoint.path)
-    facts = checkpoint.record()["facts"]
-    encoder = Encoder(model.to(device), tokenizer, facts["text_len"], device, getattr(torch, train.dtype))
+    text_len = _text_len(checkpoint, manifest, model)
+    encoder = Encoder(model.to(device), tokenizer, text_len, device, getattr(torch, train.dtype))
     source, captions = Features(features), Captions(manifest)
     seen = set(source.clip_ids)
     wanted = captions.clips(evaluation.split)
@@ -97,7 +77,13 @@ def write_scores(
     embed_ms = 1e3 * (time.perf_counter() - start) / len(gallery)
     tables, queries, left_out, slices = [], 0, 0, {}
     draft.measured["query_ms"], draft.measured["k_ms"], draft.facts["query_gflop"] = {}, {}, {}
-    for part, dropped in _slices(captions, gallery, evaluation):
+    for part, head, found, figures in answers(encoder, captions, gallery, videos, tokens_of, evaluation):
+        tables.append(_table(found, part, gallery, checkpoint.kind, head, "v2t"))
+        queries += len(found.best)
+        draft.facts.setdefault("metrics", {})[f"{head}/{part.name}/v2t"] = figures
+        slices[part.name] = {"n_texts": len(part.captions), "n_videos": len(gallery), "n_asked": len(part.asked)}
+        log({f"{name}/{head}/{part.name}": value for name, value in figures.items()}, queries)
+    for part, dropped in described(captions, gallery, evaluation):
         left_out += dropped
         texts = encoder.texts(part.captions)
         scorers = _scorers(encoder, part, texts, videos, tokens_of, evaluation.k)
@@ -127,7 +113,7 @@ def write_scores(
         n_videos=len(gallery),
         clips_left_out=len(wanted) - len(gallery),
         texts_left_out=left_out,
-        text_len=facts["text_len"],
+        text_len=text_len,
         dtype=train.dtype,
         device=device.type,
         threads=train.threads,
@@ -136,25 +122,18 @@ def write_scores(
     draft.measured.update(
         machine=machine.name(device), peak_mb=machine.peak_mb(device), embed_ms_per_video=round(embed_ms, 4)
     )
+    if captions.task != "retrieval":
+        draft.facts["task"] = captions.task
     draft.count(ok=queries)
 
 
-def _slices(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> Iterator[tuple[Slice, int]]:
-    """Every language and length that has texts, and how many texts were left out because their clip has no features."""
-    place = {clip: n for n, clip in enumerate(gallery)}
-    for language in evaluation.languages:
-        for text_class in evaluation.text_classes:
-            every = captions.texts(language, text_class, evaluation.split)
-            rows = [row for row in every if row[1] in place]
-            if not rows:
-                continue
-            video = np.array([place[clip] for _, clip, _ in rows])
-            asked = np.unique(video)
-            texts = np.arange(len(rows))
-            back = np.stack([np.searchsorted(asked, video), texts], axis=1)
-            pairs = {"t2v": np.stack([texts, video], axis=1), "v2t": back[np.lexsort((texts, back[:, 0]))]}
-            ids, strings = [r[0] for r in rows], [r[2] for r in rows]
-            yield Slice(language, text_class, ids, strings, video, asked, pairs), len(every) - len(rows)
+def _text_len(checkpoint: Artifact, manifest: Artifact, model: VideoTextModel) -> int:
+    """Tokens of a text: in s2 what the data set's protocol says if it says any and the model has positions for them."""
+    own = int(checkpoint.record()["facts"]["text_len"])
+    protocol = manifest.record()["facts"].get("card", {}).get("text_len")
+    if protocol is None or not isinstance(model, S2Model):
+        return own
+    return min(int(protocol), model.config.text_shape().max_position_embeddings)
 
 
 def _scorers(
@@ -268,9 +247,20 @@ def _costs(
 
 
 def _digest(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> str:
-    """sha256, hex, of what was asked: the clips of the gallery, then every caption with its clip."""
+    """sha256, hex, of what was asked: the clips of the gallery, then every caption with its clip or clips."""
     sha = hashlib.sha256("\n".join(gallery).encode())
-    for part, _ in _slices(captions, gallery, evaluation):
-        for caption_id, caption, video in zip(part.caption_ids, part.captions, part.video):
-            sha.update(f"\n{part.name}\t{caption_id}\t{gallery[video]}\t{caption}".encode())
+    for part, _ in described(captions, gallery, evaluation):
+        _say(sha, part, [(text, video) for text, video in part.pairs["t2v"]], gallery)
+    for part in chosen(captions, gallery, evaluation):
+        pairs = part.pairs["v2t"] if part.options is None else part.options
+        _say(sha, part, [(text, part.asked[query]) for query, text in pairs], gallery)
+        sha.update(np.ascontiguousarray(part.pairs["v2t"]).tobytes())
     return sha.hexdigest()
+
+
+def _say(sha: "hashlib._Hash", part: Slice, pairs: list[tuple[int, int]], gallery: list[str]) -> None:
+    clips: dict[int, list[str]] = {}
+    for text, video in pairs:
+        clips.setdefault(int(text), []).append(gallery[video])
+    for n, (caption_id, caption) in enumerate(zip(part.caption_ids, part.captions)):
+        sha.update(f"\n{part.name}\t{caption_id}\t{','.join(clips.get(n, ()))}\t{caption}".encode())

@@ -131,14 +131,15 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
             if (arm, seed, model) != (run.arm, run.seed, run.model):
                 continue
             name = f"{head}/{'/'.join(place)}"
-            metrics = {n: round(v, 4) for n, v in compute(outcome.rank).items()}
+            figures = compute(outcome.rank) | facts.get("metrics", {}).get(name, {})
+            metrics = {n: round(v, 4) for n, v in figures.items()}
             sure, loose = (
                 stats.interval(ranks == 1, outcome.family, evaluation.bootstrap, evaluation.seed)
                 for ranks in (outcome.rank, outcome.adjusted)
             )
             out.append(
                 {
-                    "task": "retrieval",
+                    "task": facts.get("task", "retrieval"),
                     **_named(arm, seed, (model, head), place),
                     "size": run.size(),
                     "k": facts["k"] if head == "match" else None,
