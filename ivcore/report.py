@@ -48,7 +48,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "gains": gains.between_arms(runs, found, evaluation),
         "frozen": lineage.frozen((clips or runs)[0]),
         "decoding": lineage.decoding(runs),
-        "advice": choice.choices(spread, verdict.pooled(paired)),
+        "advice": choice.choices(spread, verdict.pooled(paired), rows[0]["task"]),
         "curves": [curve for run in runs for curve in lineage.curves(run)],
         "examples": examples(runs, evaluation.examples, evaluation.seed),
     }

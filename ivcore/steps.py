@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 8,
     "clip": 7,
     "scores": 3,
-    "report": 6,
+    "report": 7,
 }
 
 

@@ -78,8 +78,8 @@ def _heads(
     if isinstance(encoder.model, S2Model) and texts.states is not None and texts.mask is not None:
         top = sim.topk(min(k, sim.shape[1]), dim=1).indices.numpy()  # [Q, k]
         pairs = unite(np.zeros((sim.shape[1], 0), np.int64), top, part.asked)
-        with encoder.arithmetic():
-            logits = rerank(encoder.model, texts.states, texts.mask, tokens_of, pairs).clamp(min=UNSCORED + 1)
+        logits = rerank(encoder.model, texts.states, texts.mask, tokens_of, pairs, encoder.dtype)
+        logits = logits.clamp(min=UNSCORED + 1)  # whoever was looked at stands before whoever was not
         known = pairs[:, 1] * sim.shape[1] + pairs[:, 0]  # sorted: by video, then text
         spot = np.searchsorted(known, part.asked[:, None] * sim.shape[1] + top)
         out = torch.full_like(sim, UNSCORED).masked_fill(sim.isinf(), float("-inf"))

@@ -20,7 +20,7 @@ def kind(language: str, text_class: str) -> str:
     return f"{LANGUAGES.get(language, language)}, {text_class} captions"
 
 
-def choices(spread: list[Row], pooled: list[Row]) -> list[Row]:
+def choices(spread: list[Row], pooled: list[Row], task: str = "retrieval") -> list[Row]:
     """One row an arm, language and caption length: the best variant by R@1 of both directions, and why.
 
     Args:
@@ -38,7 +38,7 @@ def choices(spread: list[Row], pooled: list[Row]) -> list[Row]:
         told = [_against(pairs, best, other) for other in r1 if other != best]
         out.append(
             {
-                "task": "retrieval",
+                "task": task,
                 "arm": arm,
                 "language": language,
                 "text_class": text_class,

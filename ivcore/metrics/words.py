@@ -72,7 +72,8 @@ def _recall(here: list[Row], spread: list[Row], arm: str, arms: list[str]) -> li
             f"{NAMES[s['model'] + '/' + s['head']]} {s['r1']:.1f} [{s['r1_ci95'][0]:.1f}, {s['r1_ci95'][1]:.1f}]"
             for s in sorted(mine, key=lambda s: -s["r1"])
         ]
-        out.append(f"{_of(arm, arms)}{words}: {', '.join(told)}.")
+        if told:  # a choice is asked of videos alone
+            out.append(f"{_of(arm, arms)}{words}: {', '.join(told)}.")
     own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) != GAIN]
     return out + [_of(arm, arms) + difference(p) for p in own]
 

@@ -152,6 +152,8 @@ def test_multiple_choice_with_options_of_each_video(tmp_path, monkeypatch):
     found = row(report, "sim", "v2t")
     assert (found["task"], found["n"]) == ("multiple_choice", 3)
     assert found["metrics"]["accuracy"] == pytest.approx(100 / 3, abs=1e-3)
+    assert {a["task"] for a in report["advice"]} == {"multiple_choice"}
+    assert not any("text to video" in line for part in report["summary"] for line in part["lines"])
     assert {(r["head"], r["direction"]) for r in report["rows"]} == {
         ("sim", "v2t")
     }  # no options but its own, so no dsl
