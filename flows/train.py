@@ -43,7 +43,8 @@ def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Referen
 
 def make_features(variant: Variant, frames: Reference, checkpoint: Reference) -> Reference:
     """Features of the checkpoint's trunk."""
-    return variant.do(featurize, variant.config.features, variant.config.train, frames, checkpoint)
+    config = variant.config
+    return variant.do(featurize, config.features, config.train, frames, checkpoint, config.eval.split)
 
 
 def make_start(variant: Variant, frames: Reference, s2: Reference | None) -> tuple[Reference, Reference]:

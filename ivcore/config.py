@@ -351,6 +351,11 @@ class FeaturesConfig(Branch):
 
     dtype: Literal["float16", "float32"] = Field("float16", description="Type that token features are stored in.")
     batch_size: int = _speed_only(64, "Clips encoded at once.", ge=1)
+    cache: Literal["auto", "always", "never"] = _speed_only(
+        "auto",
+        "Phases with a frozen trunk read stored tokens of every clip (always), run the trunk at each step (never), or "
+        "do what is quicker by bytes, epochs, and the speed of disk and trunk (auto).",
+    )
 
 
 class EvalConfig(Branch):

@@ -133,8 +133,15 @@ def adopt(kind: str, model: ModelConfig, frames: FramesConfig) -> Step:
     return Step(f"fit_{kind}", kind, config, {}, make, label="imported")
 
 
-def featurize(store: Store, features: FeaturesConfig, train: TrainConfig, frames: Artifact, encoder: Artifact) -> Step:
-    """Frames -> token and pooled features of a checkpoint's vision tower.
+def featurize(
+    store: Store,
+    features: FeaturesConfig,
+    train: TrainConfig,
+    frames: Artifact,
+    encoder: Artifact,
+    split: str | None = None,
+) -> Step:
+    """Frames -> token and pooled features of a checkpoint's vision tower, of every clip or of one split alone.
 
     The recipe names the tower's digest instead of the checkpoint, so checkpoints that share a tower share features.
     """
@@ -143,9 +150,10 @@ def featurize(store: Store, features: FeaturesConfig, train: TrainConfig, frames
     def make(draft: Draft, log: Log) -> None:
         from ivcore.train.featurize import write_features
 
-        write_features(draft, store, features, train, frames, encoder, log)
+        write_features(draft, store, features, train, frames, encoder, log, split)
 
     config = {**features.recipe(), "vision_digest": tower, "dtype_compute": train.dtype, "threads": train.threads}
+    config |= {"split": split} if split else {}
     return Step("featurize", "features", config, {"frames": frames}, make)
 
 

@@ -12,9 +12,9 @@ from prefect.states import State
 
 from ivcore import steps
 from ivcore.config import DataConfig, FeaturesConfig, FramesConfig, TrainConfig
-from ivcore.data import plan
+from ivcore.data import plan, tokens_plan
 from ivcore.steps import Log, Step
-from ivcore.store import Draft
+from ivcore.store import Artifact, Draft
 from tasks import pages
 from tasks.step import Reference, Where, execute, step_task
 
@@ -43,16 +43,41 @@ def decode(where: Where, data: DataConfig, frames: FramesConfig, manifest: Refer
 
 @step_task("featurize")
 def featurize(
-    where: Where, features: FeaturesConfig, train: TrainConfig, frames: Reference, encoder: Reference
+    where: Where,
+    features: FeaturesConfig,
+    train: TrainConfig,
+    frames: Reference,
+    encoder: Reference,
+    scored: str | None = None,
 ) -> State[Any]:
-    """Frames -> features of the trunk of a checkpoint, whose phase is the label."""
+    """Frames -> features of the trunk of a checkpoint, whose phase is the label.
+
+    Of every clip, or of the split `scored` alone where the plan is to run the trunk again at each training step.
+    """
     source, checkpoint = where.open(frames), where.open(encoder)
     step = steps.featurize(where.store, features, train, source, checkpoint)
     if where.store.find(step.kind, step.key) is None:
         wanted_gb = plan.features_gb(source, checkpoint, features.dtype)
-        if wanted_gb is not None:
+        if scored and not _kept(where, features, train, source, checkpoint, wanted_gb):
+            step = steps.featurize(where.store, features, train, source, checkpoint, scored)
+        elif wanted_gb is not None:
             plan.check("features", source.rows, wanted_gb, where.store.home)
     return execute(where, step, label=encoder["stage"]["label"])
+
+
+def _kept(
+    where: Where, features: FeaturesConfig, train: TrainConfig, frames: Artifact, encoder: Artifact, gb: float | None
+) -> bool:
+    """Whether the tokens of every clip are kept; what is small is, unasked."""
+    if features.cache != "auto":
+        return features.cache == "always"
+    if gb is None or gb < tokens_plan.SMALL_GB:
+        return True
+    size = encoder.record()["config"]["model"]["size"]
+    costs = tokens_plan.measured(frames, size, gb * tokens_plan.GB / frames.rows, train, where.store.home)
+    keep, why = tokens_plan.keep(costs)
+    log.info("tokens of the frozen trunk, %s (features.cache decides otherwise)", why)
+    return keep
 
 
 def _with_progress(step: Step, figure: str, total: int, name: str) -> Step:

@@ -7,6 +7,7 @@ from prefect.states import State
 from ivcore import steps
 from ivcore.config import FramesConfig, ModelConfig, Phase, StageConfig, TrainConfig
 from ivcore.steps import Step
+from ivcore.store import Artifact
 from tasks import registry
 from tasks.step import Reference, Where, execute, prefect_context, step_task
 
@@ -29,7 +30,7 @@ def fit_s2(
 ) -> State[Any]:
     """One phase of s2, from the checkpoint before (or none) to the next."""
     before = where.open(init) if init else None
-    step = steps.fit_s2(where.store, model, train, phase, where.open(manifest), where.open(inputs), before)
+    step = steps.fit_s2(where.store, model, train, phase, where.open(manifest), _source(where, inputs), before)
     return _fit(where, step, train.s2)
 
 
@@ -44,8 +45,16 @@ def fit_clip(
     init: Reference,
 ) -> State[Any]:
     """One phase of clip, from the s2 or clip checkpoint before to the next."""
-    step = steps.fit_clip(where.store, model, train, phase, where.open(manifest), where.open(inputs), where.open(init))
+    source = _source(where, inputs)
+    step = steps.fit_clip(where.store, model, train, phase, where.open(manifest), source, where.open(init))
     return _fit(where, step, train.clip)
+
+
+def _source(where: Where, inputs: Reference) -> Artifact:
+    """What training reads; where features hold the scored split alone, the frames they were made of."""
+    found = where.open(inputs)
+    record = found.record()
+    return where.store.get(record["inputs"]["frames"]) if record["config"].get("split") else found
 
 
 def _fit(where: Where, step: Step, stage: StageConfig) -> State[Any]:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from ivcore import schemas
 from ivcore.config import FeaturesConfig, TrainConfig
-from ivcore.data.loader import Frames, normalise
+from ivcore.data.loader import Captions, Frames, normalise
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
 from ivcore.train import checkpoint
@@ -25,8 +25,9 @@ def write_features(
     frames: Artifact,
     encoder: Artifact,
     log: Log,
+    split: str | None = None,
 ) -> None:
-    """Encode every decoded clip and write features.parquet; memory holds one batch."""
+    """Encode every decoded clip (of a split) and write features.parquet; memory holds one batch."""
     torch.set_num_threads(train.threads)
     device = checkpoint.device(train.device)
     model, _ = checkpoint.load(encoder.path)
@@ -35,6 +36,9 @@ def write_features(
     writer: pq.ParquetWriter | None = None
     kind: schemas.Table | None = None
     rows = [row for row, num in enumerate(source.num_frames) if num == source.shape[0]]  # of videos, not of images
+    if split:
+        wanted = set(Captions(store.get(frames.record()["inputs"]["manifest"])).clips(split))
+        rows = [row for row in rows if source.clip_ids[row] in wanted]
     try:
         for start in tqdm(range(0, len(rows), features.batch_size), desc="featurize", unit="batch", disable=None):
             part = rows[start : start + features.batch_size]

@@ -29,7 +29,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     stubs = {
         "ingest": lambda store, data: _step("ingest", "manifest", data.recipe(), {}),
         "decode": lambda store, data, frames, m: _step("decode", "frames", frames.recipe(), {"manifest": m}),
-        "featurize": lambda store, f, t, frames, e: _step(
+        "featurize": lambda store, f, t, frames, e, split=None: _step(
             "featurize", "features", {"of": e.key, **f.recipe()}, {"frames": frames}
         ),
         "fit_s2": lambda *a: _fit("s2", *a),

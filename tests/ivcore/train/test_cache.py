@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from ivcore import steps
+from ivcore.data.loader import Captions, Features
 from ivcore.models.vision import VisionTower
 from ivcore.train import checkpoint
+from tasks.data import _kept
+from tasks.step import Where
+from tasks.training import _source
 
 
 @pytest.fixture
@@ -49,3 +53,23 @@ def test_recomputed_tokens_train_to_the_same_weights(chain, trunk_runs):
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
         torch.testing.assert_close(one[name], three[name], rtol=0, atol=2e-2, msg=lambda m, n=name: f"{n}: {m}")
         assert name not in frozen or torch.equal(one[name], two[name])
+
+
+def test_a_plan_to_recompute_stores_the_scored_split_and_trains_on_frames(chain, monkeypatch):
+    c, where = chain.config, Where(str(chain.store.home))
+    part = chain.run(steps.featurize(chain.store, c.features, c.train, chain.frames, chain.last, "test"))
+    some, whole = Features(part), Features(chain.features)
+    assert some.clip_ids == Captions(chain.manifest).clips("test")
+    rows = whole.rows_of(some.clip_ids)
+    torch.testing.assert_close(some.tokens(range(len(rows))), whole.tokens(rows), rtol=1e-3, atol=2e-2)
+    for inputs, read in ((part, "frames"), (chain.features, "features"), (chain.frames, "frames")):
+        assert _source(where, {"kind": inputs.kind, "key": inputs.key}).kind == read
+
+    def kept(cache, gb):
+        features = c.features.model_copy(update={"cache": cache})
+        return _kept(where, features, c.train, chain.frames, chain.last, gb)
+
+    assert kept("always", 1e6) and not kept("never", 1e-6)
+    assert kept("auto", 0.5)  # small: no question, and the demo's is smaller
+    monkeypatch.setattr("tasks.data.tokens_plan.disk_speed", lambda home: (1e8, 1e3))  # slower than any trunk
+    assert not kept("auto", 52.0)
