@@ -83,12 +83,12 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "train_cpu_s and train_gflop count every phase behind a model (clip: s2's too); train_own_* its own stage.",
         f"Left out because their video could not be read: {clips} clips, {texts} captions."
         if clips or texts
-        else "No clip of the split was left out.",
+        else "No clip of the split that could be read was left out.",
     ]
     scored = _scored(runs[0], evaluation)
     notes.append(
         f"Scored: {scored['videos']} of the {scored['of_videos']} videos and {scored['texts']} of the "
-        f"{scored['of_texts']} texts that the annotation names; {scored['missing_videos']} videos are not on the disk."
+        f"{scored['of_texts']} texts that the data set names; videos not on the disk: {scored['missing_videos']}."
     )
     return {
         "dataset": manifest["config"].get("dataset", "unknown"),
