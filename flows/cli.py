@@ -75,6 +75,10 @@ def run_flow(config: Any, home: str | None, debug: bool = False, step: str | Non
             from flows.everything import everything
 
             stages = everything(config, str(place))
+        elif step == "grid":
+            from flows.grid import grid
+
+            stages = grid(config, str(place))
         else:
             from flows.single import single
 
@@ -184,6 +188,16 @@ _step_command("featurize", f"Frames -> features of the s2 trunk just trained. {E
 _step_command("fit_clip", f"Features -> clip, phase by phase. {EARLIER}")
 _step_command("score", f"Checkpoints and features -> scores. {EARLIER}")
 _step_command("report", f"Scores -> the report. {EARLIER}")
+
+
+@main.command(cls=Example, example='iv grid demo --set "grid.frames=[4,8]"')
+@click.argument("config")
+@configured
+@common
+def grid(config: str, sets: tuple[str, ...], seeds: str | None, home: str | None, as_json: bool, debug: bool) -> None:
+    """Score the models of CONFIG at every number of frames and dtype of its grid; one report over all cells."""
+    with reported(debug):
+        verdict(run_flow(load(config, sets, seeds), home, debug, "grid"), as_json)
 
 
 @main.command(cls=Example, example='iv sql "SELECT path, error FROM manifest WHERE error IS NOT NULL"')

@@ -27,9 +27,18 @@ VIEWS = {
     "index": "frames",
     "scores": "scores",
     "curves": "curves",
+    "cells": "cells",
     "features": "features",
 }
-EMPTY = (schemas.MANIFEST, schemas.CAPTIONS, schemas.PAIRS, schemas.FRAMES, schemas.SCORES, schemas.CURVES)
+EMPTY = (
+    schemas.MANIFEST,
+    schemas.CAPTIONS,
+    schemas.PAIRS,
+    schemas.FRAMES,
+    schemas.SCORES,
+    schemas.CURVES,
+    schemas.CELLS,
+)
 REPORT_TABLES = ("stages", "rows", "paired")
 # What people ask first; shown by `iv sql` and in docs/data.md.
 QUESTIONS = {

@@ -374,6 +374,15 @@ class EvalConfig(Branch):
     examples: int = Field(6, ge=0, description="Example queries shown with frames in the report.")
 
 
+class GridConfig(Branch):
+    """What `iv grid` looks at beside the languages, lengths and k of `eval`: each (frames, dtype) is encoded once."""
+
+    frames: tuple[int, ...] = Field((), description="Frames taken from a clip; none: as many as frames.num_frames.")
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = Field(
+        ("float32", "bfloat16"), min_length=1, description="Arithmetic of encoding and scoring; training keeps its own."
+    )
+
+
 class Arm(Branch):
     """A named set of overrides: arms of a run differ in these and in nothing else."""
 
@@ -399,6 +408,7 @@ class RunConfig(Branch):
     train: TrainConfig = Field(TrainConfig(), description="s2 pretraining and clip fine-tuning.")
     features: FeaturesConfig = Field(FeaturesConfig(), description="Token features of the frozen trunk.")
     eval: EvalConfig = Field(EvalConfig(), description="Scoring and statistics.")
+    grid: GridConfig = Field(GridConfig(), description="Cells of `iv grid`.")
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ivcore.metrics.choice import LANGUAGES, NAMES, untrained
 from ivcore.metrics.verdict import pooled
+from ivcore.pictures_cost import field_rows
 
 Row = dict[str, Any]
 
@@ -31,6 +32,7 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         both=both_ways(found["spread"]),
         compared=compared(found),
         decoding=decoding(found),
+        field=field_rows(found),
         several_arms=len(found["protocol"]["arms"]) > 1,
         several_seeds=len(found["protocol"]["seeds"]) > 1,
     )

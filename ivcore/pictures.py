@@ -48,6 +48,14 @@ RC: dict[str, Any] = {
 def pictures(verdict: Mapping[str, Any]) -> dict[str, str]:
     """SVG by name: recall, latency, and losses where there are curves."""
     out = {"recall": _recall(verdict), "latency": _latency(verdict)}
+    from ivcore.pictures_cost import depths, field, field_rows, fronts
+
+    if any(c["query_ms_p95"] for c in verdict["cells"] if c["direction"] == "t2v"):
+        out["pareto"] = fronts(verdict)
+    if verdict["k_curve"]:
+        out["depth"] = depths(verdict)
+    if field_rows(verdict):
+        out["field"] = field(verdict)
     if verdict["curves"]:
         out["losses"] = _losses(verdict)
     return out

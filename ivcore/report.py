@@ -13,13 +13,13 @@ from ivcore import schemas
 from ivcore.config import EvalConfig
 from ivcore.data.ingest import DUPLICATE
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics import choice, gains, kcurve, lineage, verdict, words
+from ivcore.metrics import choice, gains, kcurve, lineage, pareto, published, verdict, words
 from ivcore.metrics.examples import examples
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
 
 SCHEMA = 1
-VERDICT = "verdict.json"
+VERDICT, CELLS = "verdict.json", "cells.parquet"
 
 
 def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Mapping[str, Artifact], log: Log) -> None:
@@ -52,12 +52,35 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "curves": [curve for run in runs for curve in lineage.curves(run)],
         "examples": examples(runs, evaluation.examples, evaluation.seed),
     }
+    out["cells"] = cells(rows + out["k_curve"])
+    out["published"] = published.rows(out["protocol"]["dataset"])
+    schemas.write(draft.path / CELLS, out["cells"], schemas.CELLS)
     out["summary"] = words.summary(out)
     (draft.path / VERDICT).write_text(_json(out), encoding="utf-8")
     for row in rows:
         log({f"r1/{row['model']}/{row['head']}/{row['direction']}": row["r1"]}, row["seed"])
     draft.facts.update(summary=out["summary"], num_rows=len(rows), num_paired=len(out["paired"]))
     draft.count(ok=len(rows))
+
+
+def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of CELLS: every row of a verdict and of its k curve; the full k stands in the rows alone."""
+    full = {r["k"] for r in rows if "seed" in r}
+    out = []
+    for r in (r for r in rows if "seed" in r or r["k"] not in full):
+        cell = {c.name: r.get(c.name) for c in schemas.CELLS.columns}
+        out.append(cell | dict(zip(("r1_low", "r1_high"), r["r1_ci95"])) | {"on_front": False})
+    costs = ("query_ms_p95", "index_bytes_per_video")
+    for question in {(c["language"], c["text_class"], c["direction"]) for c in out}:
+        asked = [c for c in out if (c["language"], c["text_class"], c["direction"]) == question and c["head"] != "dsl"]
+        for c in pareto.front(asked, less=costs):
+            c["on_front"] = True  # type: ignore[index]
+    return out
+
+
+def cells_of(store: Store, key: str) -> list[dict[str, Any]]:
+    """The cells of a report."""
+    return list(schemas.rows(store.get(f"report/{key}").path / CELLS, schemas.CELLS))
 
 
 def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation: EvalConfig) -> dict[str, Any]:

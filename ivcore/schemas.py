@@ -141,7 +141,35 @@ CURVES = Table(
         Column("value", pa.float64(), "its value"),
     ),
 )
-TABLES = (MANIFEST, CAPTIONS, PAIRS, FRAME_SHARD, FRAMES, SCORES, CURVES)
+CELLS = Table(
+    "cells",
+    1,
+    "One row a cell of a report: a variant asked in one language, length and direction.",
+    (
+        Column("arm", pa.string(), "arm; in a grid ARM_fFRAMES_DTYPE"),
+        Column("seed", pa.int64(), "seed; null: all of them together", True),
+        Column("model", pa.string(), "s2 or clip"),
+        Column("size", pa.string(), "model size", True),
+        Column("head", pa.string(), "sim, dsl or match"),
+        Column("k", pa.int64(), "candidates that match re-scores", True),
+        Column("frames", pa.int64(), "frames taken from a clip", True),
+        Column("dtype", pa.string(), "arithmetic"),
+        Column("max_text_len", pa.int64(), "tokens of a text that are read", True),
+        Column("language", pa.string(), "of the captions"),
+        Column("text_class", pa.string(), "short or long"),
+        Column("direction", pa.string(), "t2v or v2t"),
+        Column("n", pa.int64(), "queries"),
+        Column("r1", pa.float64(), "R@1, percent"),
+        Column("r1_low", pa.float64(), "its 95 % interval"),
+        Column("r1_high", pa.float64(), "its 95 % interval"),
+        Column("query_ms_p50", pa.float64(), "milliseconds of a query, warm, alone", True),
+        Column("query_ms_p95", pa.float64(), "95th percentile", True),
+        Column("index_bytes_per_video", pa.float64(), "bytes in the index", True),
+        Column("machine", pa.string(), "where it was measured", True),
+        Column("on_front", pa.bool_(), "no cell of the same question is at least as good, quick and small"),
+    ),
+)
+TABLES = (MANIFEST, CAPTIONS, PAIRS, FRAME_SHARD, FRAMES, SCORES, CURVES, CELLS)
 
 
 def features(num_tokens: int, width: int, pooled: int, dtype: pa.DataType) -> Table:

@@ -62,6 +62,19 @@ def publish(where: Where, report: Reference, stages: list[dict[str, Any]]) -> st
     return str(folder)
 
 
+@task(name="cells", cache_policy=NO_CACHE, persist_result=False)
+def cells(where: Where, stage: dict[str, Any]) -> int:
+    """Every cell of a report as a tracked run of its own, under the pipeline's; returns how many.
+
+    Only of a report made just now: a found one has its runs already.
+    """
+    from ivcore.report import cells_of
+
+    if stage["cached"] or where.parent is None:
+        return 0
+    return tracking.note_cells(Path(where.home), where.parent, cells_of(where.store, stage["key"]))
+
+
 @task(name="catalog", cache_policy=NO_CACHE, persist_result=False)
 def catalog(where: Where) -> str:
     """Rebuild the workspace's catalog; returns its path."""

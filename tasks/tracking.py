@@ -136,6 +136,29 @@ def note_reused(run_id: str | None, step: Step, artifact: Artifact, place: str) 
     guarded("note a reused step", work)
 
 
+def note_cells(home: Path, parent: str, cells: list[dict[str, Any]]) -> int:
+    """A finished child run a cell of a grid: what it is as params, what came out as figures; returns how many."""
+
+    def work() -> int:
+        from mlflow.entities import Metric
+
+        uri = runtime.tracking_uri()
+        mlflow, number = client(uri), experiment(home, uri)
+        now = int(time.time() * 1000)
+        for cell in cells:
+            known = {name: value for name, value in cell.items() if value is not None}
+            figures = {n: float(v) for n, v in known.items() if isinstance(v, float)}
+            params = {n: v for n, v in known.items() if n not in figures}
+            tags = {"iv.step": "cell", "mlflow.parentRunId": parent, **_process()}
+            run = mlflow.create_run(number, run_name="cell " + " ".join(map(str, params.values()))[:200], tags=tags)
+            _params(mlflow, run.info.run_id, params)
+            mlflow.log_batch(run.info.run_id, [Metric(n, v, now, 0) for n, v in figures.items()])
+            mlflow.set_terminated(run.info.run_id)
+        return len(cells)
+
+    return guarded("note the cells of a grid", work) or 0
+
+
 class StageRun:
     """The child run of one step. `log` gathers figures and sends them every few seconds."""
 

@@ -19,6 +19,7 @@ from ivcore.metrics import stats
 from ivcore.metrics.lineage import Scored
 
 SAME = (
+    "task",
     "model",
     "size",
     "head",

@@ -4,11 +4,14 @@ Shapes: B videos, T frames, N patches (T/tubelet * H * W), K kept patches, C wid
 Upstream has two classes for this (PretrainInternVideo2 for s2, InternVideo2 for clip); one with numbers will do.
 """
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ivcore.errors import UserError
 from ivcore.models import posembed
 from ivcore.models.layers import AttentionPool, Block, Decoder
 from ivcore.models.shapes import VisionShape
@@ -95,6 +98,24 @@ class VisionTower(nn.Module):
     def pool(self, tokens: Tensor) -> Tensor:
         """[B, 1+K, C] -> [B, P], not normalised."""
         return self.clip_projector(tokens)
+
+    @torch.no_grad()
+    def take_frames(self, num_frames: int) -> None:
+        """Read this many frames from now on; the position tables are resized over time, as upstream does at loading.
+
+        Raises:
+            UserError: if the tubelet does not divide them, or time has a table of its own.
+        """
+        new = dataclasses.replace(self.shape, num_frames=num_frames)
+        if num_frames == self.shape.num_frames:
+            return
+        if new.split_table:
+            raise UserError(f"a tower with split tables takes its own {self.shape.num_frames} frames, not {num_frames}")
+        for name in ("pos_embed", "clip_pos_embed"):
+            if hasattr(self, name):
+                table = posembed.resize(getattr(self, name), self.shape.grid, new.grid)
+                setattr(self, name, nn.Parameter(table, requires_grad=getattr(self, name).requires_grad))
+        self.shape = new
 
     def states(self, video: Tensor, drop: Tensor | None = None) -> list[Tensor]:
         """The tokens after each block, `depth` times [B, 1+K, C]."""

@@ -33,6 +33,7 @@ def write_features(
     model, _ = checkpoint.load(encoder.path)
     model.to(device)
     source = Frames(store, frames)
+    model.vision_encoder.take_frames(source.shape[0])
     writer: pq.ParquetWriter | None = None
     kind: schemas.Table | None = None
     rows = [row for row, num in enumerate(source.num_frames) if num == source.shape[0]]  # of videos, not of images

@@ -206,6 +206,26 @@ def test_an_arm_without_clip_scores_s2_alone(home):
         evaluate(parse({"train": {"s2": {"phases": []}}}), str(home))
 
 
+def test_a_grid_encodes_each_frames_and_dtype_once_and_nothing_again(home):
+    from flows.grid import grid
+
+    clip = {"phases": [{"name": "pooler", "steps": 1, "trainable": "clip"}]}
+    wanted = parse({"train": {"clip": clip}, "grid": {"frames": [4, 8, 16]}, "seeds": [11]})
+    before = _runs(home)
+    stages = grid(wanted, str(home))
+    made = [s["step"] for s in stages if not s["cached"]]
+    # 8 frames in float32 are training's own
+    assert made.count("featurize") == 3 * 2 and made.count("decode") == 3 and made.count("score") == 3 * 2 * 2
+    after = _runs(home)
+    cells = [after[i] for i in after.keys() - before.keys() if after[i].data.tags["iv.step"] == "cell"]
+    assert sorted(c.data.metrics["r1"] for c in cells) == [40.0, 50.0]
+    assert {c.data.params.get("k") for c in cells} == {None, "4"}
+    again = grid(wanted, str(home))
+    assert all(s["cached"] for s in again) and [s["key"] for s in again] == [s["key"] for s in stages]
+    new = [r for i, r in _runs(home).items() if i not in after]
+    assert [r.data.tags["iv.step"] for r in new] == ["pipeline"]
+
+
 def test_a_failed_step_ends_failed_with_its_reason_and_is_not_tried_again(home, monkeypatch):
     from flows.everything import everything
     from ivcore import steps

@@ -373,9 +373,33 @@ def test_the_page_says_what_decoded_and_what_each_decoder_takes(made):
 
 def test_pictures_are_svg_and_the_same_every_time(made):
     one_, two = pictures.pictures(made[2]), pictures.pictures(made[2])
-    assert one_ == two and set(one_) == {"recall", "latency", "losses"}
+    assert one_ == two and set(one_) == {"recall", "latency", "losses", "pareto", "depth"}
     for svg in one_.values():
         assert ElementTree.fromstring(svg).tag.endswith("svg") and "currentColor" in svg and pictures.INK not in svg
+
+
+def test_a_public_data_set_stands_beside_the_field(made):
+    from ivcore.metrics import published
+
+    verdict = {**made[2], "stages": STAGES, "published": published.rows("msrvtt")}
+    drawn = pictures.pictures(verdict)
+    html = page(verdict, drawn)
+    assert "The field beside ours" in html and "s2-6B" in drawn["field"] and "55.9" in html
+    assert "The field beside ours" not in page({**verdict, "published": []}, drawn)
+
+
+def test_cells_of_the_report_are_its_rows_and_the_smaller_k(made):
+    _, report, verdict = made
+    table = list(schemas.rows(report.path / "cells.parquet", schemas.CELLS))
+    smaller = [c for c in verdict["k_curve"] if c["k"] < 4]
+    assert len(table) == len(verdict["rows"]) + len(smaller) and {c["k"] for c in smaller} == {1, 2}
+    front = [c for c in table if c["on_front"]]
+    assert front and all(c["head"] != "dsl" and c["query_ms_p95"] for c in front)
+    for c in smaller:
+        if c["k"] == 1:  # nothing is re-ordered
+            sim = one(verdict["spread"], arm=c["arm"], model="s2", head="sim", language=c["language"],
+                      direction=c["direction"])  # fmt: skip
+            assert c["r1"] == sim["r1"] and c["gain"] == 0
 
 
 def test_publish_replaces_the_old_report_whole(made):
@@ -383,7 +407,7 @@ def test_publish_replaces_the_old_report_whole(made):
     latest = publish(store, report, STAGES)
     assert latest == store.home / "reports" / "latest"
     assert {p.name for p in latest.iterdir()} == {
-        "report.json", "report.html", "recall.svg", "latency.svg", "losses.svg"
+        "report.json", "report.html", "recall.svg", "latency.svg", "losses.svg", "pareto.svg", "depth.svg"
     }  # fmt: skip
     assert json.loads((latest / "report.json").read_text())["stages"] == STAGES
     done = threading.Event()

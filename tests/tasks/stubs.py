@@ -30,7 +30,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         "ingest": lambda store, data: _step("ingest", "manifest", data.recipe(), {}),
         "decode": lambda store, data, frames, m: _step("decode", "frames", frames.recipe(), {"manifest": m}),
         "featurize": lambda store, f, t, frames, e, split=None: _step(
-            "featurize", "features", {"of": e.key, **f.recipe()}, {"frames": frames}
+            "featurize", "features", {"of": e.key, "dtype": t.dtype, **f.recipe()}, {"frames": frames}
         ),
         "fit_s2": lambda *a: _fit("s2", *a),
         "fit_clip": lambda *a: _fit("clip", *a),
@@ -43,6 +43,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(steps, name, stub)
     report = ModuleType("ivcore.report")
     report.publish = _publish
+    report.cells_of = lambda store, key: [{"model": "s2", "k": None, "r1": 50.0}, {"model": "clip", "k": 4, "r1": 40.0}]
     monkeypatch.setitem(sys.modules, "ivcore.report", report)
 
 

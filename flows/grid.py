@@ -1,0 +1,54 @@
+"""The grid: both models scored at every number of frames and dtype, from features made once each; then one report.
+
+Training stays as the config says; only what is looked at differs. A grid cell's frames and dtype are the name of its
+arm, so intervals, paired differences between cells and the front are those of any report. Languages, lengths, heads
+and every k come out of one scoring.
+"""
+
+import itertools
+from typing import Any
+
+from prefect import flow
+
+from flows.evaluate import make_report
+from flows.train import Trained, make_models
+from ivcore.config import RunConfig
+from tasks.data import decode, featurize
+from tasks.evaluation import cells, score
+from tasks.pipeline import Reference, Variant, pipeline
+
+
+def make_cells(variant: Variant, trained: Trained, num_frames: int, dtype: str) -> dict[str, Reference]:
+    """Scores of both models on that many frames in that arithmetic, named ARM_fN_DTYPE.SEED.MODEL."""
+    config = variant.config
+    shown = config.frames.model_copy(update={"num_frames": num_frames})
+    reckoned = config.train.model_copy(update={"dtype": dtype})
+    frames = variant.do(decode, config.data, shown, trained.manifest)
+    encoders: dict[str, Reference] = {}  # whose trunk made the features a model stands on; s2's serves clip too
+    arm, out = f"{variant.arm}_f{num_frames}_{dtype}", {}
+    for checkpoint, features in trained.models:
+        encoder = encoders.setdefault(features["key"], checkpoint)
+        seen = variant.do(featurize, config.features, reckoned, frames, encoder, config.eval.split)
+        name = f"{arm}.{variant.seed}.{checkpoint['kind']}"
+        out[name] = variant.do(score, config.eval, reckoned, trained.manifest, seen, checkpoint)
+    return out
+
+
+@flow(name="grid", persist_result=False)
+def grid(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
+    """Score both models over a grid of frames and dtypes, and publish one report over all cells.
+
+    Args:
+        config: The run, e.g. {"run": "demo", "grid": {"frames": [4, 8]}}; what is not set comes from that named run.
+        home: Workspace folder. Empty: IV_HOME, else ./workspace.
+    """
+    with pipeline(config, home) as run:
+        scores: dict[str, Reference] = {}
+        for variant in run.variants():
+            trained = make_models(variant)
+            frames = config.grid.frames or (variant.config.frames.num_frames,)
+            for num_frames, dtype in itertools.product(frames, config.grid.dtypes):
+                scores |= make_cells(variant, trained, num_frames, dtype)
+        make_report(run, scores)
+        run.over_all().do(cells, next(s for s in reversed(run.stages) if s["step"] == "report"))
+        return run.stages

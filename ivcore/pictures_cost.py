@@ -1,0 +1,120 @@
+"""The pictures of cost and depth: the front of recall against latency, what k buys, the field beside ours.
+
+Drawn as those of `ivcore/pictures.py`: SVG in the page's colour, the same bytes for the same verdict.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from ivcore.metrics.choice import DIRECTIONS, LANGUAGES
+from ivcore.pictures import INK, OTHER, RC, STYLE, _legend, _svg
+
+COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")
+
+
+def fronts(verdict: Mapping[str, Any]) -> str:
+    """One panel a language and length: every cell by time and R@1 of text queries, the front as a line."""
+    with matplotlib.rc_context({**RC, "svg.hashsalt": "pareto"}):
+        cells = [c for c in verdict["cells"] if c["direction"] == "t2v" and c["query_ms_p95"] and c["head"] != "dsl"]
+        places = list(dict.fromkeys((c["language"], c["text_class"]) for c in cells))
+        columns = min(3, max(1, len(places)))
+        lines = -(-len(places) // columns) or 1
+        fig = Figure(figsize=(8, 0.4 + 2.3 * lines), layout="constrained")
+        axes = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for ax, place in zip(axes, places):
+            mine = [c for c in cells if (c["language"], c["text_class"]) == place]
+            best = sorted((c["query_ms_p95"], c["r1"]) for c in mine if c["on_front"])
+            ax.step(*zip(*best), where="post", color=INK, lw=0.8) if best else None
+            for c in mine:
+                color, marker = STYLE.get(f"{c['model']}/{c['head']}", OTHER)
+                ax.plot(
+                    [c["query_ms_p95"]], [c["r1"]], color=color, marker=marker, ls="",
+                    ms=5 if c["on_front"] else 3.5, alpha=1 if c["on_front"] else 0.5,
+                )  # fmt: skip
+                if c["on_front"] and c["k"]:
+                    ax.annotate(
+                        f"k={c['k']}", (c["query_ms_p95"], c["r1"]), (3, -8), textcoords="offset points", fontsize=6
+                    )
+            ax.set_title(f"{LANGUAGES.get(place[0], place[0])}, {place[1]}", loc="left")
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            ax.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
+            ax.set_ylim(-3, 103)
+            ax.grid()
+        for ax in axes[len(places) :]:
+            ax.set_visible(False)
+        fig.supxlabel("95th percentile of one text query, milliseconds (log)", fontsize=9)
+        fig.supylabel("R@1, percent", fontsize=9)
+        _legend(fig, list(dict.fromkeys(f"{c['model']}/{c['head']}" for c in cells)))
+        return _svg(fig, "pareto", "R@1 against the time of a text query, with the front")
+
+
+def depths(verdict: Mapping[str, Any]) -> str:
+    """R@1 of matching by the number of candidates it re-scores, a line a language and length, first arm."""
+    with matplotlib.rc_context({**RC, "svg.hashsalt": "depth"}):
+        arm = verdict["k_curve"][0]["arm"]
+        rows = [r for r in verdict["k_curve"] if r["arm"] == arm]
+        places = list(dict.fromkeys((r["language"], r["text_class"]) for r in rows))
+        fig = Figure(figsize=(8, 3), layout="constrained")
+        axes = fig.subplots(1, 2, sharex=True, sharey=True)
+        for ax, direction in zip(axes, DIRECTIONS):
+            for place, color in zip(places, COLORS * len(places)):
+                mine = [r for r in rows if (r["language"], r["text_class"], r["direction"]) == (*place, direction)]
+                k, low, high = [r["k"] for r in mine], *zip(*(r["r1_ci95"] for r in mine))
+                words = f"{LANGUAGES.get(place[0], place[0])}, {place[1]}"
+                ax.plot(k, [r["r1"] for r in mine], color=color, marker="o", ms=3, lw=1.1, label=words)
+                ax.fill_between(k, low, high, color=color, alpha=0.12, lw=0)
+            ax.set_title(DIRECTIONS[direction], loc="left")
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            ax.set_xlabel("candidates re-scored, k (1: similarity alone)")
+            ax.set_ylim(-3, 103)
+            ax.grid()
+        axes[0].set_ylabel("R@1, percent")
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=min(3, len(places)))
+        return _svg(fig, "depth", "R@1 of matching by the number of candidates")
+
+
+def field(verdict: Mapping[str, Any]) -> str:
+    """Published figures of this data set as bars, ours with their intervals above them."""
+    with matplotlib.rc_context({**RC, "svg.hashsalt": "field"}):
+        bars = field_rows(verdict)
+        names = list(dict.fromkeys(b["name"] for b in bars))
+        fig = Figure(figsize=(8, 0.8 + 0.24 * len(names)), layout="constrained")
+        axes = fig.subplots(1, 2, sharex=True, sharey=True)
+        for ax, direction in zip(axes, DIRECTIONS):
+            for b in (b for b in bars if b["direction"] == direction):
+                y, ours = names.index(b["name"]), b["source"] == "measured"
+                ax.barh([y], [b["r1"]], color=COLORS[1] if ours else "#7d8fa3", alpha=0.9 if ours else 0.6, height=0.7)
+                if b["r1_ci95"]:
+                    ax.plot(b["r1_ci95"], [y, y], color=INK, lw=1.2)
+            ax.set_title(DIRECTIONS[direction], loc="left")
+            ax.set_yticks(range(len(names)), names)
+            ax.set_ylim(len(names) - 0.5, -0.5)
+            ax.set_xlim(0, 100)
+            ax.grid(axis="x")
+            ax.set_xlabel("R@1, percent (grey: published, no interval known)")
+        return _svg(fig, "field", "Published R@1 of the field beside ours")
+
+
+def field_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Ours and the published rows of this data set, {name, direction, r1, r1_ci95, source}; none published: no rows."""
+    theirs = [r for r in verdict["published"] if r["task"] == "retrieval"]
+    if not theirs:
+        return []
+    languages = {r["language"] for r in theirs}
+    ours = [s for s in verdict["spread"] if s["language"] in languages and s["head"] != "dsl"]
+    rows = [
+        {"name": f"ours: {s['arm']} {s['model']}/{s['head']}, {s['text_class']}", "source": "measured"}
+        | {n: s[n] for n in ("direction", "r1", "r1_ci95")}
+        for s in ours
+    ]
+    return rows + [
+        {"name": f"{r['model']}-{r['size']}", "source": "published", "r1_ci95": None}
+        | {n: r[n] for n in ("direction", "r1")}
+        for r in theirs
+    ]
