@@ -161,15 +161,31 @@ def read_tokens(layer: FusionLayer, q: Tensor, tokens: Tensor) -> Tensor:
     Folded: the key's matrix goes to the query, the value's comes after the weighted sum. No keys and values are made,
     which costs less for a few rows and keeps C numbers a token instead of 2H a layer.
     """
+    return unfold(layer, read_folded(fold(layer, q), tokens))
+
+
+def fold(layer: FusionLayer, q: Tensor) -> Tensor:
+    """Queries [A, R, D] -> [R, A, C], which the tokens themselves can answer; the rows may be of several videos."""
     heads, rows, size = q.shape
-    keys, values = layer.kv.unflatten(0, (2, heads, size))  # 2 x [A, D, C]
-    asked = torch.cat([product(q[head], keys[head].T) for head in range(heads)])  # [A * r, C]
-    out = q.new_empty(rows, heads, size)
-    weights = product(asked, tokens).softmax(dim=-1)  # [A * r, N]
-    summed = product(weights, tokens.T)  # [A * r, C]
+    keys = layer.kv[: heads * size].unflatten(0, (heads, size))  # [A, D, C]
+    out = q.new_empty(rows, heads, layer.kv.shape[1])
     for head in range(heads):
-        out[:, head] = product(summed[head * rows : (head + 1) * rows], values[head])
-    return out.flatten(1)
+        out[:, head] = product(q[head], keys[head].T)
+    return out
+
+
+def read_folded(asked: Tensor, tokens: Tensor) -> Tensor:
+    """Folded queries [r, A, C] of one video, its tokens [N, C] -> weighted sums of the tokens, [r, A, C]."""
+    weights = product(asked.flatten(0, 1), tokens).softmax(dim=-1)  # [r * A, N]
+    return product(weights, tokens.T).unflatten(0, asked.shape[:2])
+
+
+def unfold(layer: FusionLayer, summed: Tensor) -> Tensor:
+    """Sums of tokens [R, A, C] -> sums of their values, [R, H]."""
+    heads = layer.num_heads
+    values = layer.kv.unflatten(0, (2, heads, -1))[1]  # [A, D, C]
+    by_head = summed.transpose(0, 1).contiguous()  # [A, R, C]
+    return torch.cat([product(by_head[head], values[head]) for head in range(heads)], dim=1)
 
 
 def folding_pays(layer: FusionLayer, rows: int) -> bool:
