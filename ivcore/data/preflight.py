@@ -15,6 +15,8 @@ from typing import Any
 
 import av
 
+from ivcore.data import headers
+
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,ivf,nut,mxf,dv,swf"
 )
@@ -89,8 +91,8 @@ def regular(path: Path) -> os.stat_result:
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
     """The open container and its best video stream; no playlists, no network. Errors come as Unusable."""
     size = regular(path).st_size
-    if _cut_short(path, size):
-        raise Unusable("truncated", "an mp4 without its whole index: cut short, or never closed")
+    if why := headers.cut_short(path, size):
+        raise Unusable("truncated", why)
     try:
         container = av.open(
             str(path), metadata_errors="ignore", options={"protocol_whitelist": "file", "format_whitelist": FORMATS}
@@ -124,13 +126,13 @@ def probe(path: Path) -> dict[str, Any]:
 def preflight(path: Path) -> Iterator[Video]:
     """The open file with its packet table, read without decoding; Unusable when there is not one packet of video."""
     with opened(path) as (container, stream):
-        yield Video(path, container, stream, _table(container, stream))
+        yield Video(path, container, stream, _table(container, stream, headers.turned(path, path.stat().st_size)))
 
 
-def _table(container: Any, stream: Any) -> Table:
+def _table(container: Any, stream: Any, turned: str) -> Table:
     facts = _facts(container, stream)
     by_pts = container.format.name.split(",")[0] in CLEAN_FORMATS  # others seek by decoding time
-    unclean = "" if by_pts else f"format {container.format.name}"
+    unclean = turned if by_pts else f"format {container.format.name}"
     if facts["codec"] not in DECORD_CODECS:
         unclean = unclean or f"codec {facts['codec']}"
     if facts["width"] < NARROWEST:
@@ -181,25 +183,6 @@ def _table(container: Any, stream: Any) -> Table:
         unclean = unclean or f"header says {stream.frames} frames, packets are {num}"
     base = float(stream.time_base or 1)
     return Table(tuple(sorted(times)), keys, base, unclear, unclear or unclean, facts)
-
-
-def _cut_short(path: Path, size: int) -> bool:
-    """An mp4 (a chain of boxes: length, name, content) without a whole moov box, its index."""
-    at = 0
-    with path.open("rb") as file:
-        while len(head := file.read(16)) >= 8:
-            length, name = int.from_bytes(head[:4], "big"), head[4:8]
-            if at == 0 and name != b"ftyp":
-                return False
-            if length == 1:  # the true length follows
-                length = int.from_bytes(head[8:], "big")
-            if name == b"moov":
-                return at + length > size
-            if length < 8:  # to the end of the file, or damaged
-                break
-            at += length
-            file.seek(at)
-    return True
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:

@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 
 from ivcore.data.decoders import Pictures, Wanted
 from ivcore.data.preflight import Unusable, Video, opened
@@ -127,6 +128,13 @@ def _one_thread(stream: av.VideoStream) -> None:
 
 
 def _picture(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 [H, W, 3] as shown."""
+    """uint8 [H, W, 3] as shown: turned to the nearest right angle and mirrored as its display matrix says."""
     picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
+    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    if found is None:
+        return picture
+    matrix = np.frombuffer(found, np.int32).reshape(3, 3)  # of what is shown, a column each: right, down
+    upright = abs(matrix[0, 0]) >= abs(matrix[0, 1])
+    right, down = (matrix[0, 0], matrix[1, 1]) if upright else (matrix[1, 0], matrix[0, 1])
+    picture = picture if upright else picture.transpose(1, 0, 2)
+    return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]

@@ -72,6 +72,49 @@ def test_a_picture_that_carries_its_number_says_so(folder: Path) -> None:
             assert sum(1 << bit for bit in range(8) if bars[bit]) == index + first, name
 
 
+@pytest.mark.parametrize("ext", ["mp4", "mov", "mkv"])
+def test_mirrored_and_turned_videos_are_shown_as_their_matrix_says(folder: Path, ext: str) -> None:
+    for degrees in (0, 90, 180, -90):
+        for mirror in ({}, {"hflip": True}, {"vflip": True}):
+            path = folder / f"{degrees}{''.join(mirror)}.{ext}"
+            zoo.write(path, num=6, size=(96, 64), options={"bf": "2"}, rotation=degrees, mirror=mirror)
+            with av.open(str(path)) as container:
+                stored = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)][3]
+            true = np.rot90(stored, degrees // 90)
+            true = true[:, ::-1] if "hflip" in mirror else true[::-1] if "vflip" in mirror else true
+            for decoder in ("auto", "pyav", "sequential"):
+                got = decode_file(Task(path, (3,), 48, decoder=decoder))
+                assert got.error is None and np.array_equal(got.frames, resize([true], 48, True)), (path, decoder)
+            by_decord = (not mirror and ext != "mkv") or (degrees == 0 and not mirror)  # it would show others wrongly
+            assert decode_file(Task(path, (3,), 48)).decoder.startswith("decord" if by_decord else "pyav")
+
+
+@pytest.mark.parametrize(
+    "name", ["h264_b.mp4", "h264_fragmented.mp4", "h264_vfr.mkv", "vp9.webm", "h264.avi", "mjpeg.avi"]
+)
+def test_a_file_that_was_cut_is_truncated(name: str, folder: Path) -> None:
+    data = zoo.FORMATS[name](folder / f"whole-{name}").read_bytes()
+    for n in range(1, 21):
+        path = folder / f"cut-{n}-{name}"
+        path.write_bytes(data[: min(len(data) * n // 20, len(data) - 1)])
+        got = decode_file(Task(path, (0,), 32))
+        assert got.error == "truncated" or (name, n, got.num_frames) == ("h264_fragmented.mp4", 20, 60)  # its last box
+    assert decode_file(Task(folder / f"whole-{name}", (0,), 32)).error is None
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264.flv", "mpeg2.mpg", "live.mkv"])
+def test_what_has_neither_length_nor_end_gives_the_frames_that_are_there(name: str, folder: Path) -> None:
+    """Nothing in these says how long they were; a cut one is decoded as a short one."""
+    make = zoo.FORMATS.get(name) or (lambda p: zoo.write(p, options=zoo.B, muxer={"live": "1"}))
+    whole = make(folder / f"whole-{name}")
+    true, _ = zoo.sequential(whole)
+    path = folder / f"cut-{name}"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    got = decode_file(Task(path, (0, 5), 32))
+    assert got.error is None and 5 < got.num_frames < len(true)
+    assert np.array_equal(got.frames, resize([true[0], true[5]], 32, True))
+
+
 def test_wide_pixels_are_noted(folder: Path) -> None:
     path = zoo.FORMATS["h264_wide_pixels.mp4"](folder / "wide.mp4")
     for decoder in ("auto", "pyav"):

@@ -28,6 +28,7 @@ def write(
     stamps: Callable[[int], int] = lambda n: n,
     rate: int = 12,
     rotation: int = 0,
+    mirror: dict[str, bool] | None = None,
     aspect: Fraction | None = None,
     first: int = 0,
 ) -> Path:
@@ -39,8 +40,8 @@ def write(
         stream.codec_context.time_base = Fraction(1, rate)
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or mirror:
+            stream.set_display_rotation(rotation, **mirror or {})
         for n in range(num):
             frame = av.VideoFrame.from_ndarray(picture(first + n, *size), format="rgb24").reformat(format=pix_fmt)
             frame.pts, frame.time_base = stamps(n), Fraction(1, rate)
