@@ -15,9 +15,11 @@ def make_manifest(variant: Variant) -> Reference:
     return variant.do(ingest, variant.config.data)
 
 
-def make_frames(variant: Variant, manifest: Reference) -> Reference:
+def make_frames(variant: Variant, manifest: Reference, features_follow: bool = True) -> Reference:
     """The frames of the manifest's clips."""
-    return variant.do(decode, variant.config.data, variant.config.frames, manifest)
+    config = variant.config
+    after = (config.model.size, config.features) if features_follow else ()
+    return variant.do(decode, config.data, config.frames, manifest, *after)
 
 
 @flow(name="prepare", persist_result=False, **HOOKS)
@@ -30,5 +32,5 @@ def prepare(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
     """
     with pipeline(config, home) as run:
         for variant in run.variants():
-            make_frames(variant, make_manifest(variant))
+            make_frames(variant, make_manifest(variant), features_follow=False)
         return run.stages

@@ -22,7 +22,7 @@ def up_to(variant: Variant, last: str) -> None:
     manifest = make_manifest(variant)
     if last == "ingest":
         return
-    frames = make_frames(variant, manifest)
+    frames = make_frames(variant, manifest, features_follow=last != "decode")
     if last == "decode":
         return
     s2 = make_s2(variant, manifest, frames)

@@ -26,9 +26,9 @@ Log = Callable[[Mapping[str, float], int], None]  # figures by name, and the ste
 # Raise a number when the step's bytes change for the same recipe.
 VERSIONS = {
     "videos": 2,
-    "manifest": 4,
-    "frame_shard": 2,
-    "frames": 2,
+    "manifest": 5,
+    "frame_shard": 3,
+    "frames": 3,
     "features": 3,
     "s2": 8,
     "clip": 7,
@@ -82,14 +82,24 @@ def ingest(store: Store, data: DataConfig) -> Step:
     return Step("ingest", "manifest", dataset.recipe(data), {}, make)
 
 
-def decode(store: Store, data: DataConfig, frames: FramesConfig, manifest: Artifact) -> Step:
-    """Manifest -> frame shards and their index; a clip that cannot be read is a row with an error."""
+def decode(
+    store: Store,
+    data: DataConfig,
+    frames: FramesConfig,
+    manifest: Artifact,
+    later_gb: float = 0.0,
+    later_must: bool = False,
+) -> Step:
+    """Manifest -> frame shards and their index; a clip that cannot be read is a row with an error.
+
+    `later_gb`, the features to come, is said with the plan; where they must come, there has to be room for them too.
+    """
 
     def make(draft: Draft, log: Log) -> None:
         from ivcore.data.decode import decode_manifest
 
         root = module("ivcore.data.datasets", data.dataset).root(store, data)
-        decode_manifest(draft, store, root, frames, manifest, data.max_failed_share, log)
+        decode_manifest(draft, store, root, frames, manifest, data.max_failed_share, log, later_gb, later_must)
 
     config = with_deadline(store, "frames", frames.recipe(), {"manifest": manifest.id}, frames.deadline_s)
     return Step("decode", "frames", config, {"manifest": manifest}, make)

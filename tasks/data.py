@@ -29,10 +29,21 @@ def ingest(where: Where, data: DataConfig) -> State[Any]:
 
 
 @step_task("decode")
-def decode(where: Where, data: DataConfig, frames: FramesConfig, manifest: Reference) -> State[Any]:
-    """Manifest -> frames."""
+def decode(
+    where: Where,
+    data: DataConfig,
+    frames: FramesConfig,
+    manifest: Reference,
+    size: str | None = None,
+    features: FeaturesConfig | None = None,
+) -> State[Any]:
+    """Manifest -> frames. Where features of a trunk of this size must follow, there has to be room for them too."""
     found = where.open(manifest)
-    step = steps.decode(where.store, data, frames, found)
+    later_gb = 0.0
+    if size is not None and features is not None:
+        later_gb = plan.features_gb(found.rows, frames.num_frames, frames.size_px, size, features.dtype)
+    must = features is not None and features.cache == "always"  # else the trunk can run again where there is no room
+    step = steps.decode(where.store, data, frames, found, later_gb, must)
     name = f"decode {where.arm}.{where.seed}"
     state = execute(where, _with_progress(step, "clips", found.record()["rows_in"], name))
     frames_ = where.store.find(step.kind, step.key)
@@ -57,7 +68,7 @@ def featurize(
     source, checkpoint = where.open(frames), where.open(encoder)
     step = steps.featurize(where.store, features, train, source, checkpoint)
     if where.store.find(step.kind, step.key) is None:
-        wanted_gb = plan.features_gb(source, checkpoint, features.dtype)
+        wanted_gb = plan.features_of(source, checkpoint, features.dtype)
         if scored and not _kept(where, features, train, source, checkpoint, wanted_gb):
             step = steps.featurize(where.store, features, train, source, checkpoint, scored)
         elif wanted_gb is not None:

@@ -45,8 +45,13 @@ def decode_manifest(
     manifest: Artifact,
     max_failed_share: float,
     log: Log,
+    later_gb: float = 0.0,
+    later_must: bool = False,
 ) -> None:
     """Write index.parquet of the frames artifact; make the shards that are not in the store yet.
+
+    Args:
+        later_gb: what the features to come will take; `later_must`: it is no use to begin without room for them.
 
     Raises:
         WorkError: there is no room; or more than `max_failed_share` of the clips, or all, could not be decoded.
@@ -57,7 +62,7 @@ def decode_manifest(
     shards = [_find(store, recipe) for recipe in recipes]
     new = [clip for part, shard in zip(parts, shards) if shard is None for clip in part if clip["error"] is None]
     wanted_gb = plan.frames_gb(len(new), frames) if frames.cache else 0.0
-    plan.check("new frames", len(new), wanted_gb, store.home, frames.disk_gb)
+    plan.check("new frames", len(new), wanted_gb, store.home, frames.disk_gb, later_gb, later_must)
     index: list[Row] = []
     spent: list[float] = []  # CPU seconds of the workers, a clip each
     began, num_failed, done = time.monotonic(), 0, 0

@@ -299,9 +299,14 @@ def test_what_does_not_fit_is_refused_before_it_begins(made: tuple, tmp_path: Pa
     encoder = Artifact("s2", "k", tmp_path, 1)
     (tmp_path / "record.json").write_text(json.dumps({"config": {"model": {"size": "tiny"}}}))
     each = (1 + 4 * 16) * 96 * 2 + 128 * 4  # bytes of a clip: 65 tokens and the pooled vector
-    assert plan.features_gb(frames, encoder, "float16") == pytest.approx(24 * each / 1e9)
+    assert plan.features_of(frames, encoder, "float16") == pytest.approx(24 * each / 1e9)
     (tmp_path / "record.json").write_text(json.dumps({"config": {}}))
-    assert plan.features_gb(frames, encoder, "float16") is None
+    assert plan.features_of(frames, encoder, "float16") is None
+    huge = plan.features_gb(10**9, 16, 448, "6B", "float32")
+    assert huge == pytest.approx(10**9 * ((1 + 16 * 32**2) * 3200 * 4 + 768 * 4) / 1e9)
+    with pytest.raises(WorkError, match=r"new frames of 24 clips: .* then features of a trunk: \d+.* make room"):
+        steps.run(steps.decode(store, data, FramesConfig(size_px=48), manifest, huge, later_must=True), store)
+    plan.check("new frames", 24, 1e-6, tmp_path, later_gb=huge)  # they may be left out: it is said, not refused
 
 
 def test_frames_that_are_not_kept_are_decoded_for_each_batch(made: tuple) -> None:
