@@ -60,7 +60,7 @@ def check(
     """Say what is planned, and what features will take after it.
 
     Raises:
-        WorkError: it is over the budget, or over what the workspace's disk has free (with the features, if they must be).
+        WorkError: it is over the budget, or (with the features, if they must be) over what the disk has free.
     """
     free_gb = shutil.disk_usage(home).free / GB
     plan = f"{what} of {num_clips} clips: at most {wanted_gb:.2f} GB"

@@ -237,7 +237,9 @@ def test_a_failed_step_ends_failed_with_its_reason_and_is_not_tried_again(home, 
         tries.append(1)
         raise UserError("frames.size_px = 1: too small")
 
-    monkeypatch.setattr(steps, "decode", lambda store, data, frames, m: Step("decode", "frames", {"no": 1}, {}, fail))
+    monkeypatch.setattr(
+        steps, "decode", lambda store, data, frames, m, *_: Step("decode", "frames", {"no": 1}, {}, fail)
+    )
     before = _runs(home)
     with pytest.raises(UserError, match="too small"):
         everything(parse({}), str(home))

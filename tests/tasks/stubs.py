@@ -28,7 +28,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stubs in the place of ivcore.steps' functions and of ivcore.report."""
     stubs = {
         "ingest": lambda store, data: _step("ingest", "manifest", data.recipe(), {}),
-        "decode": lambda store, data, frames, m: _step("decode", "frames", frames.recipe(), {"manifest": m}),
+        "decode": lambda store, data, frames, m, *later: _step("decode", "frames", frames.recipe(), {"manifest": m}),
         "featurize": lambda store, f, t, frames, e, split=None: _step(
             "featurize", "features", {"of": e.key, "dtype": t.dtype, **f.recipe()}, {"frames": frames}
         ),
