@@ -174,8 +174,8 @@ def _step_command(step: str, says: str) -> None:
     ) -> None:
         with reported(debug):
             checked = load(config, sets, seeds, allow_unverified)
-            if step == "report":
-                verdict(run_flow(checked, home, debug), as_json)
+            if step in ("report", "grid"):
+                verdict(run_flow(checked, home, debug, None if step == "report" else step), as_json)
             else:
                 summary(run_flow(checked, home, debug, step), as_json)
 
@@ -188,16 +188,9 @@ _step_command("featurize", f"Frames -> features of the s2 trunk just trained. {E
 _step_command("fit_clip", f"Features -> clip, phase by phase. {EARLIER}")
 _step_command("score", f"Checkpoints and features -> scores. {EARLIER}")
 _step_command("report", f"Scores -> the report. {EARLIER}")
-
-
-@main.command(cls=Example, example='iv grid demo --set "grid.frames=[4,8]"')
-@click.argument("config")
-@configured
-@common
-def grid(config: str, sets: tuple[str, ...], seeds: str | None, home: str | None, as_json: bool, debug: bool) -> None:
-    """Score the models of CONFIG at every number of frames and dtype of its grid; one report over all cells."""
-    with reported(debug):
-        verdict(run_flow(load(config, sets, seeds), home, debug, "grid"), as_json)
+_step_command(
+    "grid", "Both models of CONFIG at every number of frames and dtype of its grid; one report over all cells."
+)
 
 
 @main.command(cls=Example, example='iv sql "SELECT path, error FROM manifest WHERE error IS NOT NULL"')

@@ -30,7 +30,7 @@ VERSIONS = {
     "frame_shard": 3,
     "frames": 3,
     "features": 3,
-    "s2": 8,
+    "s2": 9,
     "clip": 7,
     "scores": 3,
     "report": 7,

@@ -11,6 +11,7 @@ from ivcore.data.tokenizer import Tokenizer
 from ivcore.errors import UserError
 from ivcore.models import S2Model, build_s2, clip_config, clip_from_s2, lora
 from ivcore.models.base import VideoTextModel
+from ivcore.models.config import load_size
 from ivcore.train import checkpoint
 from ivcore.train.batches import Batches, nearest
 from ivcore.train.job import Job
@@ -24,8 +25,10 @@ def models(job: Job, captions: Captions) -> tuple[VideoTextModel, Tokenizer]:
     if job.init is None:
         if job.kind != "s2":
             raise UserError("clip starts from an s2 checkpoint; none was given")
-        tokenizer = Tokenizer.train(_texts(captions, ("en",), ("short",)), config.s2_vocab, "bert")
-        return build_s2(config.size, tokenizer.vocab_size, seed), tokenizer
+        lengths = ("short", "long") if job.phase.long_share else ("short",)
+        tokenizer = Tokenizer.train(_texts(captions, job.phase.languages, lengths), config.s2_vocab, "bert")
+        places = max(load_size(config.size)["s2"]["text"]["max_position_embeddings"], config.s2_text_len)
+        return build_s2(config.size, tokenizer.vocab_size, seed, max_position_embeddings=places), tokenizer
     model, tokenizer = checkpoint.load(job.init.path)
     if job.kind == "clip" and isinstance(model, S2Model):
         texts = _texts(captions, job.phase.languages, ("short", "long"))
