@@ -13,7 +13,7 @@ from ivcore import schemas
 from ivcore.config import EvalConfig
 from ivcore.data.ingest import DUPLICATE
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics import choice, gains, kcurve, lineage, pareto, published, verdict, words
+from ivcore.metrics import choice, errors, gains, kcurve, lineage, pareto, published, verdict, words
 from ivcore.metrics.examples import examples
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
@@ -45,6 +45,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "spread": spread,
         "paired": paired,
         "k_curve": kcurve.curve(runs, found, rows, evaluation),
+        "errors": errors.kinds(runs),
         "gains": gains.between_arms(runs, found, evaluation),
         "frozen": lineage.frozen((clips or runs)[0]),
         "decoding": lineage.decoding(runs),

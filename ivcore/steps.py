@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 9,
     "clip": 7,
     "scores": 3,
-    "report": 7,
+    "report": 8,
 }
 
 

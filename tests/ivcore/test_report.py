@@ -402,6 +402,18 @@ def test_cells_of_the_report_are_its_rows_and_the_smaller_k(made):
             assert c["r1"] == sim["r1"] and c["gain"] == 0
 
 
+def test_wrong_answers_are_sorted_by_kind(made):
+    table = made[2]["errors"]
+    for e in table:
+        assert e["right"] + e["near_duplicate"] + e["twin"] + e["other"] == pytest.approx(100, abs=1e-3)
+        r1 = one(
+            made[2]["spread"], **{n: e[n] for n in ("arm", "model", "head", "language", "text_class", "direction")}
+        )
+        assert e["right"] == pytest.approx(r1["r1"], abs=1e-3)
+    # every caption of the made-up data is the same, so whatever is wrong is a near-duplicate
+    assert all(e["twin"] == e["other"] == 0 for e in table) and any(e["near_duplicate"] for e in table)
+
+
 def test_publish_replaces_the_old_report_whole(made):
     store, report, _ = made
     latest = publish(store, report, STAGES)
