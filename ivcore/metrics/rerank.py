@@ -146,7 +146,7 @@ def _fuse(
         for v, (a, b) in enumerate(zip([0, *ends], ends)):
             some = q[:, a:b].contiguous()  # [A, r, D]
             if packed.folding_pays(layer, b - a):
-                read.append(packed.read_tokens(layer, some, tokens[v]))
+                read.append(packed.read_tokens(layer, some, tokens[v : v + 1]))
             else:
                 read.append(packed.read_video(some, kv_of(number, v)))
         x = packed.feed_forward(layer, layer.cross_out(torch.cat(read)[back], x))

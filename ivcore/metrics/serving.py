@@ -53,7 +53,7 @@ class Matcher:
         order = cold + [v for v in videos.tolist() if v in self.hot]
         self.asked.update(order)
         self.misses, self.hits = self.misses + len(cold), self.hits + len(order) - len(cold)
-        tokens = self._tokens(cold)
+        tokens = torch.stack(self._tokens(cold)) if cold else None  # [videos, N, C]
         count, length = len(order), len(states)
         x = packed.read_text(self.layers[0], states.to(self.model.device).float(), [(1, length)], cls_only=False)
         x = x.repeat(count, 1)
@@ -66,10 +66,8 @@ class Matcher:
             rows = len(x) // count
             q = layer.query(x).unflatten(-1, (layer.num_heads, -1)).transpose(0, 1).contiguous()  # [A, k * rows, D]
             read = []
-            if cold:
-                asked = packed.fold(layer, q[:, : len(cold) * rows].contiguous()).split(rows)
-                sums = [packed.read_folded(one, video) for one, video in zip(asked, tokens, strict=True)]
-                read.append(packed.unfold(layer, torch.cat(sums)))
+            if tokens is not None:
+                read.append(packed.read_tokens(layer, q[:, : len(cold) * rows].contiguous(), tokens))
             for place, video in enumerate(order[len(cold) :], len(cold)):
                 some = q[:, place * rows : (place + 1) * rows].contiguous()
                 read.append(packed.read_video(some, self.hot[video][number]))

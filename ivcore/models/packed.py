@@ -108,9 +108,18 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     On a CPU in float32 torch takes MKL for this, which knows no AVX-512 on an AMD machine; its other library, oneDNN,
     does, and is about twice as fast there. In bfloat16 torch takes oneDNN by itself.
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if _is_slow(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """[B, m, k] times [B, k, n] -> [B, m, n], as many products as there are heads or videos; as `product`."""
+    return torch.stack([product(x, y.T) for x, y in zip(a, b)]) if _is_slow(a) else a @ b
+
+
+def _is_slow(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def read_text(layer: FusionLayer, x: Tensor, runs: list[tuple[int, int]], cls_only: bool) -> Tensor:
@@ -141,51 +150,27 @@ def keys_values(layer: FusionLayer, tokens: Tensor) -> Tensor:
 
 def read_video(q: Tensor, kv: Tensor) -> Tensor:
     """Queries [A, r, D] read one video's keys and values [2H, N] -> [r, H]."""
-    heads, rows, size = q.shape
-    if q.device.type != "cpu":
-        k, v = kv.unflatten(0, (2, heads, size)).transpose(-1, -2)[:, None]  # 2 x [1, A, N, D]
-        return F.scaled_dot_product_attention(q[None], k, v, scale=1.0)[0].transpose(0, 1).flatten(1)
-    keys, values = kv.unflatten(0, (2, heads, size))  # 2 x [A, D, N]
-    out = q.new_empty(rows, heads, size)
-    for first in range(0, rows, ROWS_AT_ONCE):
-        some = slice(first, first + ROWS_AT_ONCE)
-        for head in range(heads):
-            weights = product(q[head, some], keys[head].T).softmax(dim=-1)  # [r, N]
-            out[some, head] = product(weights, values[head])
-    return out.flatten(1)
+    keys, values = kv.unflatten(0, (2, len(q), -1))  # 2 x [A, D, N]
+    read = []
+    for some in q.split(ROWS_AT_ONCE, dim=1):
+        weights = products(some, keys).softmax(dim=-1)  # [A, r, N]
+        read.append(products(weights, values.transpose(1, 2)))
+    return torch.cat(read, dim=1).transpose(0, 1).flatten(1)
 
 
 def read_tokens(layer: FusionLayer, q: Tensor, tokens: Tensor) -> Tensor:
-    """Queries [A, r, D] read one video's tokens [N, C] themselves -> [r, H], as `read_video` of their keys and values.
+    """Queries [A, V * r, D], r of each video in turn, read the tokens [V, N, C] themselves -> [V * r, H].
 
-    Folded: the key's matrix goes to the query, the value's comes after the weighted sum. No keys and values are made,
-    which costs less for a few rows and keeps C numbers a token instead of 2H a layer.
+    As `read_video` of their keys and values, but folded: the key's matrix goes to the query, the value's comes after
+    the weighted sum. No keys and values are made, which costs less for a few rows and keeps C numbers a token instead
+    of 2H a layer.
     """
-    return unfold(layer, read_folded(fold(layer, q), tokens))
-
-
-def fold(layer: FusionLayer, q: Tensor) -> Tensor:
-    """Queries [A, R, D] -> [R, A, C], which the tokens themselves can answer; the rows may be of several videos."""
-    heads, rows, size = q.shape
-    keys = layer.kv[: heads * size].unflatten(0, (heads, size))  # [A, D, C]
-    out = q.new_empty(rows, heads, layer.kv.shape[1])
-    for head in range(heads):
-        out[:, head] = product(q[head], keys[head].T)
-    return out
-
-
-def read_folded(asked: Tensor, tokens: Tensor) -> Tensor:
-    """Folded queries [r, A, C] of one video, its tokens [N, C] -> weighted sums of the tokens, [r, A, C]."""
-    weights = product(asked.flatten(0, 1), tokens).softmax(dim=-1)  # [r * A, N]
-    return product(weights, tokens.T).unflatten(0, asked.shape[:2])
-
-
-def unfold(layer: FusionLayer, summed: Tensor) -> Tensor:
-    """Sums of tokens [R, A, C] -> sums of their values, [R, H]."""
-    heads = layer.num_heads
-    values = layer.kv.unflatten(0, (2, heads, -1))[1]  # [A, D, C]
-    by_head = summed.transpose(0, 1).contiguous()  # [A, R, C]
-    return torch.cat([product(by_head[head], values[head]) for head in range(heads)], dim=1)
+    heads, videos = len(q), len(tokens)
+    keys, values = layer.kv.unflatten(0, (2, heads, -1))  # 2 x [A, D, C]
+    asked = products(q, keys).unflatten(1, (videos, -1)).transpose(0, 1).flatten(1, 2)  # [V, A * r, C]
+    weights = products(asked, tokens.transpose(1, 2)).softmax(dim=-1)  # [V, A * r, N]
+    summed = products(weights, tokens).unflatten(1, (heads, -1)).transpose(0, 1).flatten(1, 2)  # [A, V * r, C]
+    return products(summed, values.transpose(1, 2)).transpose(0, 1).flatten(1)
 
 
 def folding_pays(layer: FusionLayer, rows: int) -> bool:
