@@ -30,7 +30,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         "ingest": lambda store, data: _step("ingest", "manifest", data.recipe(), {}),
         "decode": lambda store, data, frames, m, *later: _step("decode", "frames", frames.recipe(), {"manifest": m}),
         "featurize": lambda store, f, t, frames, e, split=None: _step(
-            "featurize", "features", {"of": e.key, "dtype": t.dtype, **f.recipe()}, {"frames": frames}
+            "featurize", "features", {"of": e.key, "reckoned_in": t.dtype, **f.recipe()}, {"frames": frames}
         ),
         "fit_s2": lambda *a: _fit("s2", *a),
         "fit_clip": lambda *a: _fit("clip", *a),
