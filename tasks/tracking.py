@@ -115,8 +115,11 @@ def end_runs(home: Path, flow_run: str, status: str, reason: str) -> None:
 
 def keep_report(run_id: str | None, folder: Path) -> None:
     """The published report, its tables and pictures among the artifacts of the pipeline run."""
+
+    def work() -> None:
+        client(runtime.tracking_uri()).log_artifacts(run_id, str(folder.resolve()), "report")
+
     if run_id is not None:
-        work = functools.partial(client(runtime.tracking_uri()).log_artifacts, run_id, str(folder.resolve()), "report")
         guarded("keep the report", work)
 
 
