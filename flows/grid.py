@@ -14,6 +14,7 @@ from flows.evaluate import make_report
 from flows.train import Trained, make_models
 from ivcore.config import RunConfig
 from tasks.data import decode, featurize
+from tasks.endings import HOOKS
 from tasks.evaluation import cells, score
 from tasks.pipeline import Reference, Variant, pipeline
 
@@ -34,7 +35,7 @@ def make_cells(variant: Variant, trained: Trained, num_frames: int, dtype: str) 
     return out
 
 
-@flow(name="grid", persist_result=False)
+@flow(name="grid", persist_result=False, **HOOKS)
 def grid(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
     """Score both models over a grid of frames and dtypes, and publish one report over all cells.
 
