@@ -415,7 +415,9 @@ class RunConfig(Branch):
     def _fill_from_named_run(cls, values: Any) -> Any:
         """Read the named run under the values given, so `{"run": "demo"}` is a whole config."""
         if isinstance(values, dict) and values.get("run"):
-            return merge(read_toml(named_run(values["run"])), values)
+            named = read_toml(named_run(values["run"]))
+            below = named.get("run")  # a named run may begin with another one, which begins with none
+            return merge(merge(read_toml(named_run(below)) if below else {}, named), values)
         return values
 
 

@@ -34,6 +34,7 @@ def _manifest(store):
     clips = [
         {**dict.fromkeys(c.name for c in schemas.MANIFEST.columns), "clip_id": f"v{i:02d}", "path": f"{i}.mp4"}
         | {"sha256": "", "bytes": 1, "split": "test", "family": f"v{i:02d}"}
+        | {"source": "folder", "media": "video", "weight": 1}
         for i in range(N)
     ]
     texts = [

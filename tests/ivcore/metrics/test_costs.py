@@ -1,5 +1,6 @@
 """What a query costs, and what k buys: batches answer as single queries do, smaller k as if scored so."""
 
+import gc
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,7 @@ def test_k_steps():
 def test_the_machine_is_named_and_its_peak_is_ours():
     cpu = torch.device("cpu")
     assert "core" in machine.name(cpu)
+    gc.collect()  # what other tests left may otherwise go meanwhile, and hide what comes
     machine.reset_peak(cpu)
     before = machine.peak_mb(cpu)
     some = bytearray(200_000_000)  # of the system's own allocator, which gives it back at once
