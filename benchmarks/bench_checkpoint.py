@@ -25,7 +25,7 @@ class Clips:
     clip_ids = tuple(f"clip-{i}" for i in range(BATCH))
     frames = torch.randint(0, 256, (BATCH, 8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
-    def batch(self, rows: list[int]) -> torch.Tensor:
+    def batch(self, rows: list[int], views: list[int]) -> torch.Tensor:
         return self.frames[rows]
 
 

@@ -33,7 +33,8 @@ def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Referen
             if checkpoint is None:
                 raise UserError(f"train.s2.phases.{phase.name} comes first and must train all, not {phase.trainable}")
             inputs = make_features(variant, frames, checkpoint)
-        checkpoint = variant.do(fit_s2, config.model, config.train, phase, manifest, inputs, checkpoint)
+        arguments = (config.model, config.train, phase, manifest, inputs, checkpoint, config.features)
+        checkpoint = variant.do(fit_s2, *arguments)
     if checkpoint is None and not config.model.clip_init:
         raise UserError(
             "train.s2.phases is empty; give it one phase at least, or imported weights: model.s2_init, model.clip_init"
@@ -62,7 +63,8 @@ def make_clip(
     config, checkpoint = variant.config, start
     for phase in config.train.clip.phases:
         inputs = features if phase.reads_features else frames
-        checkpoint = variant.do(fit_clip, config.model, config.train, phase, manifest, inputs, checkpoint)
+        arguments = (config.model, config.train, phase, manifest, inputs, checkpoint, config.features)
+        checkpoint = variant.do(fit_clip, *arguments)
         if not phase.reads_features:  # the trunk moved
             features = make_features(variant, frames, checkpoint)
     return checkpoint, features

@@ -350,12 +350,27 @@ class FeaturesConfig(Branch):
     """How the trunk's tokens are kept."""
 
     dtype: Literal["float16", "float32"] = Field("float16", description="Type that token features are stored in.")
+    views: int = _when_set(
+        1,
+        "Views of a training clip that phases with a frozen trunk read in turn, one each time it comes by: the plain "
+        "one, and random resized crops as published.",
+        ge=1,
+    )
+    flip: bool = _when_set(
+        False, "Mirror half of the other views by chance, as published; not for captions that say left and right."
+    )
     batch_size: int = _speed_only(64, "Clips encoded at once.", ge=1)
     cache: Literal["auto", "always", "never"] = _speed_only(
         "auto",
         "Phases with a frozen trunk read stored tokens of every clip (always), run the trunk at each step (never), or "
         "do what is quicker by bytes, epochs, and the speed of disk and trunk (auto).",
     )
+
+    @model_validator(mode="after")
+    def _mirrored(self) -> "FeaturesConfig":
+        if self.flip and self.views == 1:
+            raise ValueError("flip = true and views = 1: the plain view is never mirrored; set views to 2 or more")
+        return self
 
 
 class EvalConfig(Branch):

@@ -186,6 +186,20 @@ def features(num_tokens: int, width: int, pooled: int, dtype: pa.DataType) -> Ta
     )
 
 
+def views(num_tokens: int, width: int, dtype: pa.DataType) -> Table:
+    """The table of augmented views beside the features; a table of its own, so that all else reads plain clips."""
+    return Table(
+        "views",
+        1,
+        "Beside `features` where `features.views` is above 1: one row a training clip and augmented view of it.",
+        (
+            Column("clip_id", pa.string(), "the clip"),
+            Column("view", pa.int32(), "from 1; view 0 is the plain clip, in `features`"),
+            Column("tokens", pa.list_(dtype, num_tokens * width), f"[{num_tokens}, {width}], C order"),
+        ),
+    )
+
+
 def check(table: pa.Table, kind: Table) -> pa.Table:
     """The table cast to its schema; WorkError naming the column when one is missing or null where it must not be."""
     missing = [c.name for c in kind.columns if c.name not in table.column_names]
@@ -233,7 +247,7 @@ def markdown() -> str:
         "Made from `ivcore/schemas.py` by `make docs`. Name and version travel inside each file.",
         "",
     ]
-    for table in (*TABLES, features(65, 96, 128, pa.float16())):
+    for table in (*TABLES, features(65, 96, 128, pa.float16()), views(65, 96, pa.float16())):
         lines += [
             f"## {table.name}, version {table.version}",
             "",

@@ -36,6 +36,8 @@ VERSIONS = {
     "report": 8,
 }
 
+ONE_VIEW = FeaturesConfig()
+
 
 def quiet(figures: Mapping[str, float], step: int) -> None:
     """A `log` that keeps nothing."""
@@ -126,9 +128,10 @@ def fit_s2(
     manifest: Artifact,
     inputs: Artifact,
     init: Artifact | None,
+    features: FeaturesConfig = ONE_VIEW,
 ) -> Step:
     """One phase of s2: from frames (or from the features of a frozen trunk) and the checkpoint before, to the next."""
-    return _fit("s2", store, model, train, train.s2, phase, manifest, inputs, init)
+    return _fit("s2", store, model, train, train.s2, phase, manifest, inputs, init, features)
 
 
 def adopt(kind: str, model: ModelConfig, frames: FramesConfig) -> Step:
@@ -154,7 +157,10 @@ def featurize(
     """Frames -> token and pooled features of a checkpoint's vision tower, of every clip or of one split alone.
 
     The recipe names the tower's digest instead of the checkpoint, so checkpoints that share a tower share features.
+    Features of one split are for scoring, and of plain clips.
     """
+    if split:
+        features = features.model_copy(update={"views": 1, "flip": False})
     tower = encoder.record()["facts"]["vision_digest"]
 
     def make(draft: Draft, log: Log) -> None:
@@ -164,6 +170,7 @@ def featurize(
 
     config = {**features.recipe(), "vision_digest": tower, "dtype_compute": train.dtype, "threads": train.threads}
     config |= {"split": split} if split else {}
+    config |= {"seed": train.seed} if features.views > 1 else {}  # of the views
     return Step("featurize", "features", config, {"frames": frames}, make)
 
 
@@ -175,9 +182,10 @@ def fit_clip(
     manifest: Artifact,
     inputs: Artifact,
     init: Artifact,
+    features: FeaturesConfig = ONE_VIEW,
 ) -> Step:
     """One phase of clip: from the features of the frozen trunk and the s2 (or clip) checkpoint before, to the next."""
-    return _fit("clip", store, model, train, train.clip, phase, manifest, inputs, init)
+    return _fit("clip", store, model, train, train.clip, phase, manifest, inputs, init, features)
 
 
 def _fit(
@@ -190,19 +198,25 @@ def _fit(
     manifest: Artifact,
     inputs: Artifact,
     init: Artifact | None,
+    features: FeaturesConfig,
 ) -> Step:
-    """A phase's recipe is the stage's optimiser, the phase itself and what every stage shares: not the other phases."""
+    """A phase's recipe is the stage's optimiser, the phase itself and what every stage shares: not the other phases.
+
+    Stored features say what views they hold; a frozen trunk that runs again is told here, and makes the same ones.
+    """
 
     def make(draft: Draft, log: Log) -> None:
         from ivcore.train.fit import fit
         from ivcore.train.job import Job
 
         place = store.home / "cache" / "training" / f"{kind}-{step.key}"
-        fit(draft, Job(store, kind, model, train, stage, phase, manifest, inputs, init, place), log)
+        fit(draft, Job(store, kind, model, train, stage, phase, manifest, inputs, init, features, place), log)
 
     optimiser = {k: v for k, v in stage.recipe().items() if k != "phases"}
     shared = {k: v for k, v in train.recipe().items() if k not in ("s2", "clip")}
     config = {"model": model.recipe(), "train": shared, "stage": optimiser, "phase": phase.recipe()}
+    if inputs.kind == "frames" and phase.reads_features and features.views > 1:
+        config["views"] = {"num": features.views, "flip": features.flip}
     artifacts = {"manifest": manifest, inputs.kind: inputs, **({"init": init} if init else {})}
     step = Step(f"fit_{kind}", kind, config, artifacts, make, label=phase.name)
     return step

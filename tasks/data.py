@@ -41,7 +41,7 @@ def decode(
     found = where.open(manifest)
     later_gb = 0.0
     if size is not None and features is not None:
-        later_gb = plan.features_gb(found.rows, frames.num_frames, frames.size_px, size, features.dtype)
+        later_gb = plan.features_gb(found.rows, frames.num_frames, frames.size_px, size, features.dtype, features.views)
     must = features is not None and features.cache == "always"  # else the trunk can run again where there is no room
     step = steps.decode(where.store, data, frames, found, later_gb, must)
     name = f"decode {where.arm}.{where.seed}"
@@ -68,7 +68,7 @@ def featurize(
     source, checkpoint = where.open(frames), where.open(encoder)
     step = steps.featurize(where.store, features, train, source, checkpoint)
     if where.store.find(step.kind, step.key) is None:
-        wanted_gb = plan.features_of(source, checkpoint, features.dtype)
+        wanted_gb = plan.features_of(source, checkpoint, features.dtype, features.views)
         if scored and not _kept(where, features, train, source, checkpoint, wanted_gb):
             step = steps.featurize(where.store, features, train, source, checkpoint, scored)
         elif wanted_gb is not None:
@@ -85,7 +85,8 @@ def _kept(
     if gb is None or gb < tokens_plan.SMALL_GB:
         return True
     size = encoder.record()["config"]["model"]["size"]
-    costs = tokens_plan.measured(frames, size, gb * tokens_plan.GB / frames.rows, train, where.store.home)
+    each = gb * tokens_plan.GB / (frames.rows * features.views)
+    costs = tokens_plan.measured(frames, size, each, train, where.store.home, features.views)
     keep, why = tokens_plan.keep(costs)
     log.info("tokens of the frozen trunk, %s (features.cache decides otherwise)", why)
     return keep

@@ -5,7 +5,7 @@ from typing import Any
 from prefect.states import State
 
 from ivcore import steps
-from ivcore.config import FramesConfig, ModelConfig, Phase, StageConfig, TrainConfig
+from ivcore.config import FeaturesConfig, FramesConfig, ModelConfig, Phase, StageConfig, TrainConfig
 from ivcore.steps import Step
 from ivcore.store import Artifact
 from tasks import registry
@@ -27,10 +27,12 @@ def fit_s2(
     manifest: Reference,
     inputs: Reference,
     init: Reference | None,
+    features: FeaturesConfig,
 ) -> State[Any]:
     """One phase of s2, from the checkpoint before (or none) to the next."""
     before = where.open(init) if init else None
-    step = steps.fit_s2(where.store, model, train, phase, where.open(manifest), _source(where, inputs), before)
+    source = _source(where, inputs)
+    step = steps.fit_s2(where.store, model, train, phase, where.open(manifest), source, before, features)
     return _fit(where, step, train.s2)
 
 
@@ -43,10 +45,12 @@ def fit_clip(
     manifest: Reference,
     inputs: Reference,
     init: Reference,
+    features: FeaturesConfig,
 ) -> State[Any]:
     """One phase of clip, from the s2 or clip checkpoint before to the next."""
     source = _source(where, inputs)
-    step = steps.fit_clip(where.store, model, train, phase, where.open(manifest), source, where.open(init))
+    before = where.open(init)
+    step = steps.fit_clip(where.store, model, train, phase, where.open(manifest), source, before, features)
     return _fit(where, step, train.clip)
 
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from ivcore import schemas
 from ivcore.data.stream import Stream
+from ivcore.data.views import PLAIN, Views
 from ivcore.errors import WorkError
 from ivcore.store import Artifact, Store
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+Spot = tuple[int, int, int]  # file, row group and row in it
 CACHE_BYTES = 2 << 30  # of frame shards, and of token features, kept in memory; the demo's are 110 MB together
 
 
@@ -32,13 +34,16 @@ def normalise(frames: Tensor) -> Tensor:
 
 
 class Frames:
-    """The decoded clips of a frames artifact, in manifest order."""
+    """The decoded clips of a frames artifact, in manifest order, and their augmented views."""
 
-    def __init__(self, store: Store, artifact: Artifact) -> None:
+    def __init__(self, store: Store, artifact: Artifact, views: Views = PLAIN) -> None:
         """Only the index is read now; shards are read when a batch needs them."""
         rows = [r for r in schemas.rows(artifact.path / "index.parquet", schemas.FRAMES) if r["error"] is None]
-        facts = artifact.record()["facts"]
+        record = artifact.record()
+        facts = record["facts"]
         self.store = store
+        self.num_views, self._views = views.num, views
+        self._antialias = record["config"].get("resize") != "bicubic"
         self.shape = (facts["num_frames"], facts["size_px"], facts["size_px"], 3)  # T, H, W, C
         # Of each row: T, or 1 of a still image.
         self.num_frames: list[int] = [len(r["frame_index"] or range(self.shape[0])) for r in rows]
@@ -52,8 +57,8 @@ class Frames:
         """Row numbers of clips; WorkError naming the first that was not decoded."""
         return _rows_of(self._row_of, clip_ids, "decoded")
 
-    def batch(self, rows: Sequence[int]) -> Tensor:
-        """uint8 [B, T, H, W, C] of these rows, videos or still images (T = 1), not both."""
+    def batch(self, rows: Sequence[int], views: Sequence[int] = ()) -> Tensor:
+        """uint8 [B, T, H, W, C] of these rows, videos or still images (T = 1), not both; `views`: one a row."""
         num_frames = {self.num_frames[row] for row in rows}
         if len(num_frames) > 1:
             raise ValueError(f"a batch has clips of {sorted(num_frames)} frames; take videos or images")
@@ -61,10 +66,12 @@ class Frames:
         if self._stream is not None:
             for n, frames in enumerate(self._stream.frames(rows)):
                 out[n] = frames
-            return torch.from_numpy(out)  # [B, T, H, W, C]
-        for n, row in enumerate(rows):
-            shard, spot = self._spots[row]
-            out[n] = self._shard(shard)[spot]
+        else:
+            for n, row in enumerate(rows):
+                shard, spot = self._spots[row]
+                out[n] = self._shard(shard)[spot]
+        for n, (row, view) in enumerate(zip(rows, views, strict=True) if views else ()):
+            out[n] = self._views.cut(out[n], self.clip_ids[row], view, self._antialias)
         return torch.from_numpy(out)  # [B, T, H, W, C]
 
     def _shard(self, id: str) -> list[np.ndarray]:
@@ -86,41 +93,54 @@ class Features:
     """The trunk's tokens and pooled vectors of a features artifact; tokens are read when a batch needs them."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Reads clip_ids and pooled vectors; the facts num_tokens, width and pooled give the sizes."""
+        """Reads clip_ids and pooled vectors; the facts num_tokens, width, pooled and views give the sizes."""
         facts = artifact.record()["facts"]
-        self._file = schemas.opened(artifact.path / "features.parquet", "features")
-        table = self._file.read(columns=["clip_id", "pooled"])
+        self._files = [schemas.opened(artifact.path / "features.parquet", "features")]
+        table = self._files[0].read(columns=["clip_id", "pooled"])
         self.clip_ids: list[str] = table.column("clip_id").to_pylist()
         self.shape = (facts["num_tokens"], facts["width"])  # L, C
         self._pooled = _array(table.column("pooled")).reshape(-1, facts["pooled"])
         self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
-        sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
-        self._spots = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
-        self._groups: collections.OrderedDict[int, Tensor] = collections.OrderedDict()
+        self._spots = self._spots_of(0)
+        self._others: dict[tuple[int, int], Spot] = {}  # by row and view; the plain views are those above
+        self.num_views: int = facts.get("views", 1)
+        if self.num_views > 1:
+            self._files.append(schemas.opened(artifact.path / "views.parquet", "views"))
+            named = self._files[1].read(columns=["clip_id", "view"]).to_pylist()
+            for found, spot in zip(named, self._spots_of(1), strict=True):
+                self._others[self._row_of[found["clip_id"]], found["view"]] = spot
+        self._groups: collections.OrderedDict[tuple[int, int], Tensor] = collections.OrderedDict()
         self._held = 0  # bytes
 
     def rows_of(self, clip_ids: Sequence[str]) -> list[int]:
         """Row numbers of clips; WorkError naming the first that has no features."""
         return _rows_of(self._row_of, clip_ids, "featurized")
 
-    def tokens(self, rows: Sequence[int]) -> Tensor:
-        """float32 [B, L, C], whatever type they are stored in."""
+    def tokens(self, rows: Sequence[int], views: Sequence[int] = ()) -> Tensor:
+        """float32 [B, L, C], whatever type they are stored in; `views`: one a row; none: plain clips."""
+        wanted = zip(rows, views or [0] * len(rows), strict=True)
+        spots = [self._others[row, view] if view else self._spots[row] for row, view in wanted]
         out = torch.empty(len(rows), *self.shape)
-        for n in sorted(range(len(rows)), key=lambda n: rows[n]):  # so that a batch reads a row group once
-            group, row = self._spots[rows[n]]
-            out[n] = self._group(group)[row]
+        for n in sorted(range(len(rows)), key=lambda n: spots[n]):  # so that a batch reads a row group once
+            file, group, row = spots[n]
+            out[n] = self._group(file, group)[row]
         return out  # [B, L, C]
 
     def pooled(self, rows: Sequence[int]) -> Tensor:
         """float32 [B, E]."""
         return torch.from_numpy(self._pooled[list(rows)]).float()
 
-    def _group(self, group: int) -> Tensor:
+    def _spots_of(self, file: int) -> list[Spot]:
+        meta = self._files[file].metadata
+        return [(file, g, row) for g in range(meta.num_row_groups) for row in range(meta.row_group(g).num_rows)]
+
+    def _group(self, file: int, number: int) -> Tensor:
         """The clips of a row group as they are stored, [rows, L, C]; the least used groups make room."""
+        group = file, number
         if group in self._groups:
             self._groups.move_to_end(group)
             return self._groups[group]
-        column = self._file.read_row_group(group, columns=["tokens"]).column(0)
+        column = self._files[file].read_row_group(number, columns=["tokens"]).column(0)
         tokens = torch.from_numpy(_array(column)).view(-1, *self.shape)
         self._held += tokens.nbytes
         while self._groups and self._held > CACHE_BYTES:

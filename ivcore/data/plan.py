@@ -27,25 +27,26 @@ def frames_gb(num_clips: int, frames: FramesConfig) -> float:
     return num_clips * clip_bytes(frames) / GB
 
 
-def features_gb(num_clips: int, num_frames: int, size_px: int, size: str, dtype: str) -> float:
+def features_gb(num_clips: int, num_frames: int, size_px: int, size: str, dtype: str, views: int = 1) -> float:
     """Gigabytes of the features of so many clips by a tower of ivcore/models/sizes.
 
-    A clip has one token a patch and the class token, each of the tower's width, and a pooled vector.
+    A clip has one token a patch and the class token, each of the tower's width, and a pooled vector; as many times as
+    it has views, which is too much by those that only training clips have.
     """
     # The file alone: who plans a decode does without torch.
     tower: dict[str, Any] = tomllib.loads((SIZES / f"{size}.toml").read_text())["vision"]
     side = size_px // tower["patch_size"]
     tokens = 1 + num_frames // tower.get("tubelet_size", 1) * side**2
-    return num_clips * (tokens * tower["width"] * BYTES[dtype] + tower["pool_width"] * 4) / GB
+    return num_clips * views * (tokens * tower["width"] * BYTES[dtype] + tower["pool_width"] * 4) / GB
 
 
-def features_of(frames: Artifact, encoder: Artifact, dtype: str) -> float | None:
+def features_of(frames: Artifact, encoder: Artifact, dtype: str, views: int = 1) -> float | None:
     """Gigabytes of the features of these frames by this s2 or clip checkpoint; None where its size is not stated."""
     facts = frames.record()["facts"]
     size = encoder.record()["config"].get("model", {}).get("size")
     if size is None or "num_frames" not in facts:
         return None
-    return features_gb(frames.rows, facts["num_frames"], facts["size_px"], size, dtype)
+    return features_gb(frames.rows, facts["num_frames"], facts["size_px"], size, dtype, views)
 
 
 def check(

@@ -17,7 +17,7 @@ SMALL_GB = 1.0  # kept without a question: held in memory as it is trained on
 
 @dataclass(frozen=True)
 class Costs:
-    """num_clips stored, clips_read by all phases together, bytes a clip, seconds of trunk a clip, bytes a second."""
+    """num_clips stored, clips_read by all phases together, bytes and trunk seconds of a view, bytes a second."""
 
     num_clips: int
     clips_read: int
@@ -25,6 +25,7 @@ class Costs:
     trunk_s: float
     write_bps: float
     read_bps: float
+    views: int = 1  # stored of each clip
 
     @property
     def epochs(self) -> float:
@@ -35,7 +36,7 @@ class Costs:
     def even_epochs(self) -> float:
         """From how many epochs on keeping is quicker; infinite where reading a clip takes longer than its trunk."""
         saved = self.trunk_s - self.clip_bytes / self.read_bps
-        return (self.trunk_s + self.clip_bytes / self.write_bps) / saved if saved > 0 else math.inf
+        return self.views * (self.trunk_s + self.clip_bytes / self.write_bps) / saved if saved > 0 else math.inf
 
 
 def keep(costs: Costs) -> tuple[bool, str]:
@@ -47,7 +48,7 @@ def keep(costs: Costs) -> tuple[bool, str]:
     (True, '52 GB for 6 epochs: cache; below 4 epochs: recompute')
     """
     even = costs.even_epochs
-    size = costs.num_clips * costs.clip_bytes / GB
+    size = costs.num_clips * costs.views * costs.clip_bytes / GB
     what = f"{size:.{0 if size >= 10 else 2}f} GB for {costs.epochs:.3g} epochs"
     if math.isinf(even):
         return False, f"{what}: recompute; a clip takes longer to read than to compute"
@@ -67,7 +68,7 @@ def clips_read(train: TrainConfig, num_clips: int) -> int:
     return round(total)
 
 
-def measured(frames: Artifact, size: str, clip_bytes: float, train: TrainConfig, home: Path) -> Costs:
+def measured(frames: Artifact, size: str, clip_bytes: float, train: TrainConfig, home: Path, views: int = 1) -> Costs:
     """The costs here: the disk of `home` timed, the trunk's arithmetic over the speed of a matrix product."""
     from ivcore.metrics.flops import trunk
     from ivcore.models import s2_config
@@ -75,7 +76,7 @@ def measured(frames: Artifact, size: str, clip_bytes: float, train: TrainConfig,
     flop = trunk(s2_config(size, 1000 if size == "tiny" else None).vision_shape())
     write, read = disk_speed(home)
     reads = clips_read(train, frames.rows)
-    return Costs(frames.rows, reads, clip_bytes, flop / matmul_speed(train), write, read)
+    return Costs(frames.rows, reads, clip_bytes, flop / matmul_speed(train), write, read, views)
 
 
 def disk_speed(home: Path) -> tuple[float, float]:

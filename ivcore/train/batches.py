@@ -7,7 +7,7 @@ read, so a run that goes on from step N draws the N before it anew, and the numb
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class Batch:
     captions: list[str]
     families: torch.Tensor  # int64 [B]
     kind: str  # media, language and text class, e.g. video/en/short
+    views: list[int] = field(default_factory=list)  # of each row; empty: all plain
 
 
 class Deck:
@@ -52,12 +53,21 @@ class Batches:
     """The batches of a phase, in order; the same seed gives the same ones.
 
     A clip with several captions shows them in turn, one each time it comes by, from a first one that hangs on the seed
-    and the clip: after as many epochs as it has captions, each was read once.
+    and the clip: after as many epochs as it has captions, each was read once. So it goes with its views, from the plain
+    one on.
     """
 
-    def __init__(self, captions: Captions, clip_ids: Sequence[str], phase: Phase, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        captions: Captions,
+        clip_ids: Sequence[str],
+        phase: Phase,
+        batch_size: int,
+        seed: int,
+        views: int = 1,
+    ) -> None:
         """`clip_ids` are the rows of the input artifact; only those of the training split are used."""
-        self.phase, self.seed = phase, seed
+        self.phase, self.seed, self.views = phase, seed, views
         row_of = {clip: row for row, clip in enumerate(clip_ids)}
         media = [captions.media(clip) for clip in clip_ids]
         self.texts: dict[Kind, dict[int, list[str]]] = {}  # in the order in which a clip shows them
@@ -90,6 +100,7 @@ class Batches:
         groups = {kind: self._families(kind) if self.phase.batches == "families" else [] for kind in self.pools}
         anchors = {k: Deck(np.arange(len(groups[k])) if groups[k] else np.unique(p)) for k, p in self.pools.items()}
         met = {kind: [0] * len(self.family) for kind in self.texts}  # times each row came by
+        seen = [0] * len(self.family)  # the same, whatever it read
         turns = Deck(np.repeat(np.arange(len(self.per_epoch)), list(self.per_epoch.values())))
         for _ in range(self.phase.steps):
             media = list(self.per_epoch)[turns.deal(1, draw)[0] if len(self.per_epoch) > 1 else 0]
@@ -101,12 +112,14 @@ class Batches:
                 rows = self._whole(groups[kind], anchors[kind], draw)
             else:
                 rows = self._confused(anchors[kind], draw)
-            captions = []
+            captions, views = [], []
             for row, read in zip(rows.tolist(), self._read(kind, rows.tolist(), draw)):
                 texts = self.texts[read][row]
                 captions.append(texts[met[read][row] % len(texts)])
                 met[read][row] += 1
-            yield Batch(rows.tolist(), captions, torch.from_numpy(self.family[rows]), "/".join(kind))
+                views.append(seen[row] % self.views)
+                seen[row] += 1
+            yield Batch(rows.tolist(), captions, torch.from_numpy(self.family[rows]), "/".join(kind), views)
 
     def _rows(self) -> dict[Kind, np.ndarray]:
         """Rows of each kind a batch can be of."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ivcore.data.loader import Captions, Features, Frames, normalise
 from ivcore.data.tokenizer import Tokenizer
+from ivcore.data.views import PLAIN, Views
 from ivcore.errors import UserError
 from ivcore.models import S2Model, build_s2, clip_config, clip_from_s2, lora
 from ivcore.models.base import VideoTextModel
@@ -40,15 +41,18 @@ def models(job: Job, captions: Captions) -> tuple[VideoTextModel, Tokenizer]:
 
 
 def source(job: Job) -> Source:
-    """Frames, or the stored tokens of the frozen trunk."""
-    return Features(job.inputs) if job.inputs.kind == "features" else Frames(job.store, job.inputs)
+    """Frames, or the stored tokens of the frozen trunk; where that one runs again, frames of the same views."""
+    if job.inputs.kind == "features":
+        return Features(job.inputs)
+    views = Views.of(job.features, job.train.seed) if job.phase.reads_features else PLAIN
+    return Frames(job.store, job.inputs, views)
 
 
 def batches(
     job: Job, captions: Captions, model: VideoTextModel, tokenizer: Tokenizer, source: Source, device: torch.device
 ) -> Batches:
     """The batches of the phase; neighbours are those that `model` confuses as the phase begins."""
-    found = Batches(captions, source.clip_ids, job.phase, job.stage.batch_size, job.train.seed)
+    found = Batches(captions, source.clip_ids, job.phase, job.stage.batch_size, job.train.seed, source.num_views)
     if job.phase.batches == "neighbours":
         found.neighbours = _confused(model, tokenizer, source, found, job.text_len, device)
     return found

@@ -1,4 +1,8 @@
-"""Token and pooled features of a checkpoint's vision tower, one Parquet row a clip."""
+"""Token and pooled features of a checkpoint's vision tower, one Parquet row a clip, and one a further view of it."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +13,7 @@ from tqdm import tqdm
 from ivcore import schemas
 from ivcore.config import FeaturesConfig, TrainConfig
 from ivcore.data.loader import Captions, Frames, normalise
+from ivcore.data.views import Views
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
 from ivcore.train import checkpoint
@@ -27,54 +32,67 @@ def write_features(
     log: Log,
     split: str | None = None,
 ) -> None:
-    """Encode every decoded clip (of a split) and write features.parquet; memory holds one batch."""
+    """Encode every decoded clip (of a split) and write features.parquet; memory holds one batch.
+
+    Training clips are encoded in their other views, too, where there are any: views.parquet.
+    """
     torch.set_num_threads(train.threads)
     device = checkpoint.device(train.device)
     model, _ = checkpoint.load(encoder.path)
     model.to(device)
-    source = Frames(store, frames)
+    source = Frames(store, frames, Views.of(features, train.seed))
     model.vision_encoder.take_frames(source.shape[0])
-    writer: pq.ParquetWriter | None = None
-    kind: schemas.Table | None = None
     rows = [row for row, num in enumerate(source.num_frames) if num == source.shape[0]]  # of videos, not of images
-    if split:
-        wanted = set(Captions(store.get(frames.record()["inputs"]["manifest"])).clips(split))
+    captions = Captions(store.get(frames.record()["inputs"]["manifest"])) if split or source.num_views > 1 else None
+    if split and captions:
+        wanted = set(captions.clips(split))
         rows = [row for row in rows if source.clip_ids[row] in wanted]
-    try:
+    trained = set(captions.clips("train")) if captions else set()
+
+    def encode(part: Sequence[int], view: int) -> tuple[np.ndarray, np.ndarray]:
+        """([B, 1+N, C] in the type that is stored, [B, P])."""
+        video = normalise(source.batch(part, [view] * len(part)).to(device))
+        with torch.autocast(device.type, getattr(torch, train.dtype), enabled=train.dtype != "float32"):
+            tokens = model.encode_tokens(video)  # [B, 1+N, C]
+            pooled = model.vision_encoder.pool(tokens)  # [B, P]
+        return tokens.float().cpu().numpy().astype(features.dtype), pooled.float().cpu().numpy()
+
+    with contextlib.ExitStack() as files:
+        plain = others = None
         for start in tqdm(range(0, len(rows), features.batch_size), desc="featurize", unit="batch", disable=None):
             part = rows[start : start + features.batch_size]
-            video = normalise(source.batch(part).to(device))
-            with torch.autocast(device.type, getattr(torch, train.dtype), enabled=train.dtype != "float32"):
-                tokens = model.encode_tokens(video)  # [B, 1+N, C]
-                pooled = model.vision_encoder.pool(tokens)  # [B, P]
-            flat = tokens.float().cpu().numpy().astype(features.dtype)  # [B, 1+N, C]
-            if kind is None:
-                _, num_tokens, width = flat.shape
-                kind = schemas.features(num_tokens, width, pooled.shape[1], pa.from_numpy_dtype(flat.dtype))
+            tokens, pooled = encode(part, 0)
+            if plain is None:
+                _, num_tokens, width = tokens.shape
+                dtype = pa.from_numpy_dtype(tokens.dtype)
                 draft.facts.update(num_tokens=num_tokens, width=width, pooled=pooled.shape[1])
-                writer = pq.ParquetWriter(
-                    draft.path / "features.parquet",
-                    kind.schema(),
-                    compression="none",
-                    use_dictionary=False,
-                    write_page_checksum=True,
-                )
-            table = pa.table(
-                [
-                    pa.array([source.clip_ids[r] for r in part]),
-                    lists(flat.reshape(len(part), -1)),
-                    lists(pooled.float().cpu().numpy()),
-                ],
-                names=["clip_id", "tokens", "pooled"],
-            )
-            assert writer is not None
-            rows_each = max(1, ROW_GROUP_BYTES // flat[0].nbytes)
-            writer.write_table(schemas.check(table, kind), row_group_size=rows_each)
-            log({"clips": start + len(part)}, start + len(part))
-    finally:
-        if writer is not None:
-            writer.close()
+                kind = schemas.features(num_tokens, width, pooled.shape[1], dtype)
+                plain = files.enter_context(_writer(draft.path / "features.parquet", kind))
+                if source.num_views > 1:
+                    draft.facts["views"] = source.num_views
+                    kind_of_others = schemas.views(num_tokens, width, dtype)
+                    others = files.enter_context(_writer(draft.path / "views.parquet", kind_of_others))
+            clip_ids = pa.array([source.clip_ids[r] for r in part])
+            _write(plain, kind, tokens, {"clip_id": clip_ids, "pooled": lists(pooled)})
+            part = [row for row in part if source.clip_ids[row] in trained]
+            if others is not None and part:
+                clip_ids = pa.array([source.clip_ids[r] for r in part])
+                for view in range(1, source.num_views):
+                    views = pa.array([view] * len(part))
+                    _write(others, kind_of_others, encode(part, view)[0], {"clip_id": clip_ids, "view": views})
+            done = min(start + features.batch_size, len(rows))
+            log({"clips": done}, done)
     draft.count(ok=len(rows))
+
+
+def _writer(path: Path, kind: schemas.Table) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, kind.schema(), compression="none", use_dictionary=False, write_page_checksum=True)
+
+
+def _write(writer: pq.ParquetWriter, kind: schemas.Table, tokens: np.ndarray, columns: dict[str, pa.Array]) -> None:
+    """Add tokens [B, 1+N, C] with their other columns, in row groups of a size to be read alone."""
+    table = pa.table({**columns, "tokens": lists(tokens.reshape(len(tokens), -1))})
+    writer.write_table(schemas.check(table, kind), row_group_size=max(1, ROW_GROUP_BYTES // tokens[0].nbytes))
 
 
 def lists(rows: np.ndarray) -> pa.FixedSizeListArray:

@@ -40,6 +40,7 @@ def keep_batch(file: Path, step: int, batch: Batch, clip_ids: list[str], figures
         "step": step,
         "clip_ids": [clip_ids[row] for row in batch.rows],
         "captions": batch.captions,
+        "views": batch.views,
         "figures": {name: repr(value) for name, value in figures.items()},  # JSON has no NaN
     }
     file.write_text(json.dumps(found, indent=1))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ivcore.config import ModelConfig, Phase, StageConfig, TrainConfig
+from ivcore.config import FeaturesConfig, ModelConfig, Phase, StageConfig, TrainConfig
 from ivcore.store import Artifact, Store
 
 
@@ -15,6 +15,7 @@ class Job:
     kind: s2 or clip.
     inputs: frames, or the features of the frozen trunk.
     init: checkpoint to go on from; None starts s2 anew.
+    features: its views are those of a frozen trunk that runs again; stored features hold their own.
     place: folder for what is kept while the phase is unfinished; the same for the same recipe.
     """
 
@@ -27,6 +28,7 @@ class Job:
     manifest: Artifact
     inputs: Artifact
     init: Artifact | None
+    features: FeaturesConfig
     place: Path
 
     @property
@@ -49,5 +51,11 @@ class Job:
         return cls(store=store, kind=state["kind"], place=Path(state["place"]), **branches, **artifacts)
 
 
-BRANCHES = {"model": ModelConfig, "train": TrainConfig, "stage": StageConfig, "phase": Phase}
+BRANCHES = {
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "stage": StageConfig,
+    "phase": Phase,
+    "features": FeaturesConfig,
+}
 ARTIFACTS = ("manifest", "inputs", "init")

@@ -297,13 +297,13 @@ class Loop:
         """The rows of the part that `draws` belongs to."""
         size = len(batch.rows) // draws.parts
         own, begun = slice(draws.part * size, (draws.part + 1) * size), time.monotonic()
-        rows = batch.rows[own]
+        rows, views = batch.rows[own], batch.views[own]
         ids, mask = self.tokenizer.encode(batch.captions[own], self.text_len)
         video = tokens = None
         if isinstance(self.source, Features):
-            tokens = self.source.tokens(rows).to(self.device, getattr(torch, self.train.weights))
+            tokens = self.source.tokens(rows, views).to(self.device, getattr(torch, self.train.weights))
         else:
-            video = normalise(self.source.batch(rows).to(self.device))
+            video = normalise(self.source.batch(rows, views).to(self.device))
         self.speed.waited += time.monotonic() - begun
         times = 2 if self.chunk else 1  # that a clip comes by
         self.speed.videos += size * self.ranks.count / times

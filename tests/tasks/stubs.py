@@ -47,7 +47,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ivcore.report", report)
 
 
-def _fit(kind, store, model, train, phase, manifest, inputs, init):
+def _fit(kind, store, model, train, phase, manifest, inputs, init, features):
     before = {"init": init} if init else {}
     config = {"seed": train.seed, "phase": phase.recipe()}
     return _step(f"fit_{kind}", kind, config, {"manifest": manifest, inputs.kind: inputs, **before}, phase.name)

@@ -300,6 +300,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(made: tuple, tmp_path: Pa
     (tmp_path / "record.json").write_text(json.dumps({"config": {"model": {"size": "tiny"}}}))
     each = (1 + 4 * 16) * 96 * 2 + 128 * 4  # bytes of a clip: 65 tokens and the pooled vector
     assert plan.features_of(frames, encoder, "float16") == pytest.approx(24 * each / 1e9)
+    assert plan.features_of(frames, encoder, "float16", 3) == pytest.approx(3 * 24 * each / 1e9)
     (tmp_path / "record.json").write_text(json.dumps({"config": {}}))
     assert plan.features_of(frames, encoder, "float16") is None
     huge = plan.features_gb(10**9, 16, 448, "6B", "float32")
@@ -536,8 +537,8 @@ def test_features_are_read_on_demand_and_hold_what_they_may(tmp_path: Path, monk
         draft.count(num)
     monkeypatch.setattr(loader, "CACHE_BYTES", 5 * 3 * 4 * 2 * 2)  # five row groups of three clips
     features, read = Features(draft.artifact), []
-    plain, read_group = tokens.astype(np.float32).reshape(num, 4, 2), features._file.read_row_group
-    monkeypatch.setattr(features._file, "read_row_group", lambda *a, **k: read.append(a[0]) or read_group(*a, **k))
+    plain, read_group = tokens.astype(np.float32).reshape(num, 4, 2), features._files[0].read_row_group
+    monkeypatch.setattr(features._files[0], "read_row_group", lambda *a, **k: read.append(a[0]) or read_group(*a, **k))
     for seed in range(8):
         wanted = np.random.default_rng(seed).integers(0, num, 16).tolist()
         before = len(read)

@@ -28,6 +28,12 @@ def test_the_plan_is_the_quicker_one(clips, read_bps):
     assert why.startswith("4.00 GB for") and ("cache" if kept else "recompute") in why
 
 
+def test_each_view_is_encoded_and_stored_but_one_a_clip_is_read():
+    three = dataclasses.replace(COSTS, views=3)
+    assert three.even_epochs == pytest.approx(3 * COSTS.even_epochs) and three.epochs == COSTS.epochs
+    assert keep(COSTS)[1].startswith("4.00 GB") and keep(three)[1].startswith("12 GB for 3 epochs: recompute")
+
+
 def test_a_disk_slower_than_the_trunk_is_never_asked():
     costs = dataclasses.replace(COSTS, read_bps=1e8)
     assert math.isinf(costs.even_epochs) and not keep(costs)[0]

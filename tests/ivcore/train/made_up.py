@@ -41,7 +41,7 @@ class Clips:
         self.frames = (colour + torch.randint(0, 56, (CLIPS, 8, 32, 32, 3), generator=draw)).to(torch.uint8)
         self.clip_ids = [f"clip-{i:02}" for i in range(CLIPS)]
 
-    def batch(self, rows):
+    def batch(self, rows, views=()):
         return self.frames[rows]
 
 
