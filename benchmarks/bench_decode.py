@@ -37,7 +37,7 @@ from ivcore.store import Artifact, Store
 # name: width, height, seconds, clips, turns
 SIZES = {
     "H264_320x240": (320, 240, 10, 100, 2),
-    "H264_1280x720": (1280, 720, 10, 4, 3),
+    "H264_1280x720": (1280, 720, 10, 6, 3),
     "H264_1920x1080": (1920, 1080, 60, 1, 2),
 }
 SMOKE = {"H264_320x240": (320, 240, 1, 3, 1)}

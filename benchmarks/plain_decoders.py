@@ -1,5 +1,6 @@
 """What the decode benchmark decodes, and the plain loops it is held against: full-size frames, the same resize."""
 
+import importlib
 import itertools
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def installed() -> dict[str, object]:
     """The plain loops that can run here, by name."""
     loops = {"decord": decord, "seek": seek, "sequential": sequential}
     try:
-        import torchcodec.decoders
+        importlib.import_module("torchcodec.decoders")
     except (ImportError, RuntimeError, OSError):
         return loops
     return {**loops, "torchcodec": torchcodec}

@@ -34,7 +34,7 @@ class Slots:
     def __init__(self, num: int, size: int) -> None:
         self._size, self._file = size, os.memfd_create("results")
         os.ftruncate(self._file, max(num * size, 1))
-        self._memory = mmap.mmap(self._file, 0)
+        self._memory = memoryview(mmap.mmap(self._file, 0))
 
     def place(self, slot: int) -> Place:
         """For the worker that is to fill it."""
@@ -50,7 +50,7 @@ class Slots:
 
     def close(self) -> None:
         """Give the memory back when the last worker has ended."""
-        self._memory.close()
+        self._memory.release()
         os.close(self._file)
 
 
