@@ -118,7 +118,11 @@ def test_who_reads_plain_clips_sees_no_other_view(chain, stored):
     one = FeaturesConfig(dtype="float32", batch_size=7)
     plain = chain.run(steps.featurize(chain.store, one, chain.config.train, chain.frames, chain.last))
     assert [p.name for p in plain.path.glob("*.parquet")] == ["features.parquet"] and plain.rows == stored.rows
-    assert (plain.path / "features.parquet").read_bytes() == (stored.path / "features.parquet").read_bytes()
+    # Not by the byte: found in the store it may have been made in batches of another size, which moves the last bits.
+    ours, others = Features(stored), Features(plain)
+    assert ours.clip_ids == others.clip_ids
+    rows = range(len(ours.clip_ids))
+    torch.testing.assert_close(ours.tokens(rows), others.tokens(rows), rtol=1e-4, atol=1e-4)
     _, rows = query(
         chain.store.home, f"select count(*), count(distinct clip_id) from features where key='{stored.key}'"
     )
