@@ -10,10 +10,9 @@ from typing import Any
 
 from prefect import flow
 
-from flows.evaluate import make_report
+from flows.evaluate import make_report, make_seen
 from flows.train import Trained, make_models
 from ivcore.config import RunConfig
-from tasks.data import decode, featurize
 from tasks.endings import HOOKS
 from tasks.evaluation import cells, score
 from tasks.pipeline import Reference, Variant, pipeline
@@ -24,14 +23,11 @@ def make_cells(variant: Variant, trained: Trained, num_frames: int, dtype: str) 
     config = variant.config
     shown = config.frames.model_copy(update={"num_frames": num_frames})
     reckoned = config.train.model_copy(update={"dtype": dtype})
-    frames = variant.do(decode, config.data, shown, trained.manifest)
-    encoders: dict[str, Reference] = {}  # whose trunk made the features a model stands on; s2's serves clip too
     arm, out = f"{variant.arm}_f{num_frames}_{dtype}", {}
-    for checkpoint, features in trained.models:
-        encoder = encoders.setdefault(features["key"], checkpoint)
-        seen = variant.do(featurize, config.features, reckoned, frames, encoder, config.eval.split)
+    seen = make_seen(variant, trained, shown, reckoned)
+    for (checkpoint, _), (features, *more) in zip(trained.models, seen):
         name = f"{arm}.{variant.seed}.{checkpoint['kind']}"
-        out[name] = variant.do(score, config.eval, reckoned, trained.manifest, seen, checkpoint)
+        out[name] = variant.do(score, config.eval, reckoned, trained.manifest, features, checkpoint, more)
     return out
 
 

@@ -144,6 +144,12 @@ class FramesConfig(Branch):
         description="middle: the middle frame of equal segments (published); rand: one drawn; fps: by the clock.",
     )
     fps: float = Field(1.0, gt=0, le=1000, description="Frames a second where sampling is fps, up to num_frames.")
+    shift: float = _when_set(
+        0.0,
+        "Share of a segment by which the middle frame moves on, around within its segment: other samplings of a clip.",
+        ge=0,
+        lt=1,
+    )
     resize: Literal["bicubic", "bicubic-antialias"] = Field(
         "bicubic-antialias",
         description="bicubic: as the published models were evaluated; -antialias: as current torchvision.",
@@ -168,6 +174,12 @@ class FramesConfig(Branch):
         "What was lost is tried again when a run allows more than the one before.",
         gt=0,
     )
+
+    @model_validator(mode="after")
+    def _shifted(self) -> "FramesConfig":
+        if self.shift and self.sampling != "middle":
+            raise ValueError(f"shift = {self.shift:g} and sampling = {self.sampling}: only the middle frame is shifted")
+        return self
 
 
 class ModelConfig(Branch):
@@ -380,6 +392,22 @@ class EvalConfig(Branch):
     k: int = Field(16, ge=1, description="Candidates that s2's matching head re-scores for each query.")
     languages: tuple[Language, ...] = Field(("en", "zh", "es"), min_length=1, description="Languages of the queries.")
     text_classes: tuple[TextClass, ...] = Field(("short", "long"), min_length=1, description="Caption lengths scored.")
+    fused_weight: float = _when_set(
+        0.0,
+        "Weight of the matching logit in the head fused, cosine + weight * logit of the k best: an extra that nobody "
+        "published; 0: no such head.",
+        ge=0,
+    )
+    samplings: int = _when_set(
+        1,
+        "Samplings of frames that a scored clip is seen by (frame ensemble): embeddings are averaged, matching reads "
+        "the tokens of all. Each is decoded and encoded once.",
+        ge=1,
+        le=16,
+    )
+    kv_gb: float = _when_set(
+        0.25, "Keys and values that a timed server keeps for matching, GB; what is beyond is read folded.", ge=0
+    )
     prompts: str = Field("actions16", description="Prompts of classification: a file of ivcore/prompts.")
     bootstrap: int = Field(
         2000, ge=100, description="Bootstrap samples behind each interval, drawn by family of clips."
@@ -424,6 +452,12 @@ class RunConfig(Branch):
     features: FeaturesConfig = Field(FeaturesConfig(), description="Token features of the frozen trunk.")
     eval: EvalConfig = Field(EvalConfig(), description="Scoring and statistics.")
     grid: GridConfig = Field(GridConfig(), description="Cells of `iv grid`.")
+
+    @model_validator(mode="after")
+    def _sampled(self) -> "RunConfig":
+        if self.eval.samplings > 1 and (self.frames.sampling != "middle" or self.frames.shift):
+            raise ValueError("eval.samplings shifts the middle frames: frames.sampling is middle and frames.shift 0")
+        return self
 
     @model_validator(mode="before")
     @classmethod

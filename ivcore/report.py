@@ -104,6 +104,7 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "r1_adjusted counts near-duplicates as right: captions with the same words in the same order but for case, "
         "punctuation, articles and forms of to be; swapped words stay wrong.",
         "A text query is timed from the string on; a video query from its stored tokens, the trunk not included.",
+        *_extras(runs, evaluation),
         "train_cpu_s and train_gflop count every phase behind a model (clip: s2's too); train_own_* its own stage.",
         f"Left out because their video could not be read: {clips} clips, {texts} captions."
         if clips or texts
@@ -133,6 +134,22 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "conditions": {r.arm: lineage.condition(r) for r in runs if r.model == "s2"},
         "notes": notes,
     }
+
+
+def _extras(runs: list[lineage.Scored], evaluation: EvalConfig) -> list[str]:
+    """What is to be known of matching's time, of fused scores and of frame ensembles, where they are there."""
+    shares = [share for r in runs for share in r.record["facts"].get("kv_share", {}).values()]
+    notes = []
+    if shares:
+        notes.append(
+            f"Matching is timed as a search runs it: keys and values of {100 * min(shares):.0f} % of the videos kept "
+            f"({evaluation.kv_gb:g} GB), the rest read from the tokens; beside it the time with none kept."
+        )
+    if weight := evaluation.fused_weight:
+        notes.append(f"fused adds {weight:g} times the matching logit to the cosine of the {evaluation.k} best.")
+    if (num := max(r.record["facts"].get("samplings", 1) for r in runs)) > 1:
+        notes.append(f"A clip is seen by {num} samplings of its frames: the mean of their vectors, all their tokens.")
+    return notes
 
 
 def _scored(run: lineage.Scored, evaluation: EvalConfig) -> dict[str, int]:

@@ -198,7 +198,7 @@ def task_of(root: Path, frames: FramesConfig, clip: Row) -> Task:
     pixels = (clip["duration_s"] or 0) * (clip["fps"] or 25) * (clip["width"] or 0) * (clip["height"] or 0)
     return Task(
         path=root / clip["path"],
-        which=Sampling(frames.sampling, frames.num_frames, frames.fps, seed=clip["clip_id"]),
+        which=Sampling(frames.sampling, frames.num_frames, frames.fps, seed=clip["clip_id"], shift=frames.shift),
         size_px=frames.size_px,
         antialias=frames.resize == "bicubic-antialias",
         crop=frames.crop == "centre",

@@ -18,6 +18,7 @@ class Sampling:
     num_frames: int
     fps: float = 1.0  # of the rule fps
     seed: str = ""  # of the rule rand
+    shift: float = 0.0  # of the rule middle
 
     def frames(self, num: int, rate: float) -> list[int]:
         """`num_frames` of the numbers 0 to num - 1, for a clip of `num` frames at `rate` a second.
@@ -26,7 +27,7 @@ class Sampling:
             ValueError: the clip has no frame, or the rule is unknown.
         """
         if self.rule == "middle":
-            return middle(num, self.num_frames)
+            return middle(num, self.num_frames, self.shift)
         if self.rule == "rand":
             return rand(num, self.num_frames, random.Random(self.seed))
         if self.rule == "fps":
@@ -35,8 +36,10 @@ class Sampling:
         raise ValueError(f"no sampling rule {self.rule!r}; there are middle, rand, fps")
 
 
-def middle(num: int, num_frames: int) -> list[int]:
+def middle(num: int, num_frames: int, shift: float = 0.0) -> list[int]:
     """The middle frame of each of `num_frames` equal segments; a short clip repeats its last index.
+
+    `shift`, a share of a segment, moves on from the middle and around within the segment: another sampling.
 
     >>> middle(16, 8)
     [0, 2, 4, 6, 8, 10, 12, 14]
@@ -44,8 +47,11 @@ def middle(num: int, num_frames: int) -> list[int]:
     [30, 93, 155, 218]
     >>> middle(3, 5)
     [0, 1, 2, 2, 2]
+    >>> middle(16, 8, shift=0.5)
+    [1, 3, 5, 7, 9, 11, 13, 15]
     """
-    out = [(a + b - 1) // 2 for a, b in _segments(num, num_frames)]
+    segments = _segments(num, num_frames)
+    out = [a + ((b - a - 1) // 2 + round(shift * (b - a))) % (b - a) for a, b in segments]
     return out + [out[-1]] * (num_frames - len(out))
 
 

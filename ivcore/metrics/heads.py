@@ -45,20 +45,21 @@ def matched(top: np.ndarray, logits: Tensor, num_candidates: int) -> Tensor:
 
 
 def fused(sim: Tensor, match: Tensor, weight: float) -> Tensor:
-    """sim + weight * match where matching looked, UNSCORED elsewhere: [Q, C]; not a published protocol.
+    """sim + weight * match where matching looked, match's own value elsewhere: [Q, C]; not a published protocol.
 
     >>> fused(torch.tensor([[0.5, 0.75]]), torch.tensor([[2.0, -100.0]]), 0.125).tolist()
     [[0.75, -100.0]]
     """
-    return torch.where(match > UNSCORED, sim + weight * match, UNSCORED)
+    return torch.where(match > UNSCORED, sim + weight * match, match)
 
 
 def ensemble(vectors: Tensor) -> Tensor:
     """One vector of several samplings of frames: the mean of the unit vectors, again of unit length.
 
-    [S, V, E] -> [V, E].
+    [V, S, E] -> [V, E]; of one sampling its unit vector, to the bit.
 
-    >>> ensemble(torch.tensor([[[3.0, 0.0]], [[0.0, 0.5]]])).allclose(torch.full((1, 2), 0.5**0.5))
+    >>> ensemble(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]])).allclose(torch.full((1, 2), 0.5**0.5))
     True
     """
-    return F.normalize(F.normalize(vectors, dim=-1).mean(dim=0), dim=-1)
+    each = F.normalize(vectors, dim=-1)
+    return each[:, 0] if each.shape[1] == 1 else F.normalize(each.mean(dim=1), dim=-1)

@@ -5,13 +5,15 @@ k candidates.
 
 Text to video: the caption comes as a string, video embeddings (and for matching the stored tokens) are at hand.
 Video to text: the video comes as stored tokens, its way through the trunk is not counted; text embeddings (and for
-matching text states) are at hand. Matching projects keys and values from the tokens of its k candidates, as a server
-that stores tokens must; `cached` is the same with them kept, which costs far more memory.
+matching text states) are at hand. Matching is what a search runs, `serving.Matcher` for a text and `rerank` for a
+video or a batch: keys and values of as many videos as a budget holds are kept, the others are read folded;
+`match_folded` keeps none.
 
 Stages: encode (string or tokens to an embedding), similarity (the k best of the gallery), rerank (matching). Cold:
 the processor's caches were filled with something else before the query, as on a machine that does other things.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ivcore.metrics.embed import Encoder, Texts, TokensOf
-from ivcore.metrics.rerank import rerank, unite
+from ivcore.metrics.rerank import rerank
+from ivcore.metrics.serving import Matcher
 from ivcore.models import S2Model
 
 WARM_UP = 3  # queries run first and not timed
@@ -32,7 +35,7 @@ BATCH = 32  # queries of a batch
 BATCHES = 3  # batches timed, after one that is not
 COLD_SHARE = 6  # one in so many of the timed queries is asked again with cold caches
 CACHE_FILL_BYTES = 64 << 20  # what is written over before a cold query
-MAX_CACHE_BYTES = 256_000_000  # keys and values beyond this are not kept, and `cached` is not timed
+KV_BYTES = 250_000_000  # of keys and values kept, unless told otherwise
 
 
 @dataclass
@@ -47,8 +50,21 @@ class Server:
     k: int
     text_weight: Tensor  # [T], 1 / sum of exp over videos: what dual softmax divides by
     video_weight: Tensor  # [V]
+    kv_bytes: int = KV_BYTES
+    fused_weight: float = 0.0  # of the logit, in the head fused
     took: dict[str, float] = field(default_factory=dict)
-    _cache: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encoder.model, S2Model):
+            self.matcher = Matcher(self.encoder.model, self.tokens_of, self.kv_bytes, self.encoder.dtype)
+            self.folded = copy.copy(self.matcher)  # the same weights
+            self.folded.hot, self.folded.max_bytes = {}, 0
+            self.matcher.keep(np.arange(len(self.videos)))
+
+    @property
+    def kv_share(self) -> float:
+        """Share of the videos whose keys and values are kept."""
+        return len(self.matcher.hot) / len(self.videos)
 
     def ask(self, direction: str, head: str, numbers: Sequence[int], k: int | None = None) -> Tensor:
         """Answer texts (t2v) or videos (v2t) `numbers`: the best k candidates of each, best first, int [Q, k]."""
@@ -56,16 +72,17 @@ class Server:
         texts, tokens, query = self._encode(direction, numbers)
         start = self._lap("encode", start)
         sides = (self.videos, self.video_weight) if direction == "t2v" else (self.texts.embedding, self.text_weight)
-        top = self._best(query, *sides, head, k or self.k)
+        top, score = self._best(query, *sides, head, k or self.k)
         start = self._lap("similarity", start)
-        if head.startswith("match"):
-            one = self._match_text if direction == "t2v" else self._match_video
-            logits = (
-                one(texts, tokens, top[0], head)[None]
-                if len(numbers) == 1
-                else self._match_many(direction, texts, np.asarray(numbers), top)
-            )
-            top = top.gather(1, logits.argsort(dim=1, descending=True))
+        if head.startswith(("match", "fused")):
+            if direction == "t2v" and len(numbers) == 1:
+                assert texts.states is not None
+                matcher = self.folded if head == "match_folded" else self.matcher
+                logits = matcher(texts.states[0], top[0].numpy())[None]
+            else:
+                logits = self._match(direction, texts, tokens, top.numpy())
+            score = score + self.fused_weight * logits if head == "fused" else logits
+            top = top.gather(1, score.argsort(dim=1, descending=True))
             self._lap("rerank", start)
         return top
 
@@ -88,63 +105,29 @@ class Server:
         states, embedding = encoder.text(ids[:, :length], mask[:, :length])
         return Texts(embedding, states, mask[:, :length]), None, embedding.cpu()
 
-    def _match_text(self, texts: Texts, tokens: Tensor | None, top: Tensor, head: str) -> Tensor:
-        """Logits [k] of one text against its candidates."""
-        encoder = self.encoder
-        assert isinstance(encoder.model, S2Model) and texts.states is not None and texts.mask is not None
-        with encoder.arithmetic():
-            if head == "match_cached":
-                kv = [(k[top], v[top]) for k, v in self._cache]
-            else:
-                kv = encoder.model.video_kv(self.tokens_of(top.numpy()).to(encoder.device))
-            many = (x.to(encoder.device).expand(len(top), *x.shape[1:]) for x in (texts.states, texts.mask))
-            logits = encoder.model.match(*many, kv, torch.arange(len(top), device=encoder.device))
-        return logits[:, 1].float().cpu()
-
-    def _match_video(self, texts: Texts, tokens: Tensor | None, top: Tensor, head: str) -> Tensor:
-        """Logits [k] of one video against its candidates."""
-        encoder = self.encoder
-        assert isinstance(encoder.model, S2Model) and texts.states is not None and texts.mask is not None
-        with encoder.arithmetic():
-            kv = encoder.model.video_kv(tokens)
-            mask = texts.mask[top]
-            length = int(mask.sum(dim=1).max())
-            some = texts.states[top, :length].to(encoder.device), mask[:, :length].to(encoder.device)
-            return encoder.model.match(*some, kv)[:, 1].float().cpu()
-
-    def _match_many(self, direction: str, texts: Texts, numbers: np.ndarray, top: Tensor) -> Tensor:
-        """Logits [Q, k] of a batch of queries: each video's keys and values are projected once for all of them."""
+    def _match(self, direction: str, texts: Texts, tokens: Tensor | None, top: np.ndarray) -> Tensor:
+        """Logits [Q, k] of a batch of texts, or of videos: each video and text is prepared once for all of them."""
         assert isinstance(self.encoder.model, S2Model) and texts.states is not None and texts.mask is not None
-        found = top.numpy()
+        query = np.arange(len(top)).repeat(top.shape[1])
         if direction == "t2v":
-            pairs = unite(found, np.zeros((0, found.shape[1]), np.int64))
-            code = found * len(numbers) + np.arange(len(numbers))[:, None]
-            width = len(numbers)
+            states, mask, tokens_of = texts.states, texts.mask, self.tokens_of
+            every = np.stack([query, top.ravel()], axis=1)
         else:
-            pairs = unite(np.zeros((0, found.shape[1]), np.int64), found, numbers)
-            code = numbers[:, None] * len(self.captions) + found
-            width = len(self.captions)
-        with self.encoder.arithmetic():
-            logits = rerank(self.encoder.model, texts.states, texts.mask, self.tokens_of, pairs)
-        known = pairs[:, 1] * width + pairs[:, 0]  # sorted: by video, then text
-        return logits[torch.from_numpy(np.searchsorted(known, code))]
+            assert tokens is not None
+            used, text = np.unique(top, return_inverse=True)
+            states, mask, tokens_of = texts.states[used], texts.mask[used], lambda rows: tokens[torch.from_numpy(rows)]
+            every = np.stack([text.ravel(), query], axis=1)
+        pairs, where = np.unique(every, axis=0, return_inverse=True)
+        logits = rerank(self.encoder.model, states, mask, tokens_of, pairs, self.encoder.dtype)
+        return logits[torch.from_numpy(where.reshape(top.shape))]
 
-    def _best(self, query: Tensor, gallery: Tensor, weight: Tensor, head: str, k: int) -> Tensor:
+    def _best(self, query: Tensor, gallery: Tensor, weight: Tensor, head: str, k: int) -> tuple[Tensor, Tensor]:
+        """The k best of each query and their scores: int and float32 [Q, k]."""
         score = query @ gallery.T  # [Q, V] or [Q, T]
         if head == "dsl":
             score = score * score.exp() * weight
-        return score.topk(min(k, score.shape[1]), dim=1).indices
-
-    def keep_kv(self) -> bool:
-        """Project and keep keys and values of every video; False, and nothing kept, when they would not fit."""
-        assert isinstance(self.encoder.model, S2Model)
-        with self.encoder.arithmetic():
-            one = self.encoder.model.video_kv(self.tokens_of(np.array([0])).to(self.encoder.device))
-            if sum(x.nbytes for pair in one for x in pair) * len(self.videos) > MAX_CACHE_BYTES:
-                return False
-            every = self.tokens_of(np.arange(len(self.videos))).to(self.encoder.device)
-            self._cache = self.encoder.model.video_kv(every)
-        return True
+        best = score.topk(min(k, score.shape[1]), dim=1)
+        return best.indices, best.values
 
 
 Ask = Callable[[Sequence[int]], object]
@@ -191,10 +174,17 @@ def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
 def gflop(ask: Ask, numbers: Sequence[int]) -> float:
     """Mean arithmetic of a query in 10^9 operations (a multiply and an add are two).
 
-    Attention runs in its plain form while it is counted: the counter does not know the fused kernel of the CPU.
+    Attention runs in its plain form while it is counted: the counter does not know the fused kernel of the CPU. Of
+    oneDNN's product (`packed.product`) it is told.
     """
     numbers = list(numbers)[:COUNTED]
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    told = {torch.ops.mkldnn._linear_pointwise: _linear_flop}
+    with FlopCounterMode(display=False, custom_mapping=told) as counter, sdpa_kernel(SDPBackend.MATH):
         for number in numbers:
             ask([number])
     return round(counter.get_total_flops() / len(numbers) / 1e9, 6)
+
+
+def _linear_flop(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    """Operations of x [m, k] times weight [n, k] transposed, from their shapes."""
+    return 2 * x[0] * x[1] * weight[0]

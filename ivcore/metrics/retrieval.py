@@ -104,25 +104,34 @@ def compute(ranks: np.ndarray) -> dict[str, float]:
     }
 
 
-def graded(pairs: np.ndarray, pair_rank: np.ndarray) -> dict[str, float]:
-    """Mean average precision and nDCG@10 (both 0-100), which count every true candidate of a query and not the best.
+def grades(query: np.ndarray, pair_rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and nDCG@10 of each query, which count all its true candidates: float64 [Q] each, 0-1.
 
     Args:
-        pairs: int [P, 2], as given to `rank`.
-        pair_rank: int [P], as `rank` gives it.
+        query: int [P], from 0, of each true pair.
+        pair_rank: int [P], where it stands.
 
-    >>> graded(np.array([[0, 4], [0, 7]]), np.array([1, 4]))  # (1/1 + 2/4) / 2; (1 + 1/log2 5) / (1 + 1/log2 3)
-    {'map': 75.0, 'ndcg10': 87.7215...}
+    >>> grades(np.array([0, 0]), np.array([1, 4]))  # (1/1 + 2/4) / 2; (1 + 1/log2 5) / (1 + 1/log2 3)
+    (array([0.75]), array([0.87721...]))
     """
-    order = np.lexsort((pair_rank, pairs[:, 0]))
-    query, place = pairs[order, 0], pair_rank[order]
+    order = np.lexsort((pair_rank, query))
+    query, place = query[order], pair_rank[order]
     start = np.searchsorted(query, np.arange(query[-1] + 1))
     number = np.arange(len(query)) - start[query] + 1  # 1 for the best true one of a query
     many = np.bincount(query)
     precision = np.bincount(query, number / place) / many
     gain = np.bincount(query, np.where(place <= 10, 1 / np.log2(1 + place), 0))
     most = np.bincount(query, np.where(number <= 10, 1 / np.log2(1 + number), 0))
-    return {"map": 100.0 * float(precision.mean()), "ndcg10": 100.0 * float((gain / most).mean())}
+    return precision, gain / most
+
+
+def graded(pairs: np.ndarray, pair_rank: np.ndarray) -> dict[str, float]:
+    """Mean average precision and nDCG@10 (0-100) of pairs int [P, 2] as given to `rank` and pair_rank [P] as it gives.
+
+    >>> graded(np.array([[0, 4], [0, 7]]), np.array([1, 4]))
+    {'map': 75.0, 'ndcg10': 87.7215...}
+    """
+    return dict(zip(("map", "ndcg10"), (100.0 * float(each.mean()) for each in grades(pairs[:, 0], pair_rank))))
 
 
 def _check(pairs: np.ndarray, num_candidates: int) -> int:

@@ -4,13 +4,14 @@ Shapes: T texts, V videos of the gallery, E embedding, k candidates.
 
 sim is the cosine. dsl (dual softmax) multiplies it by a softmax over the other side's queries; it needs the whole test
 set at once, so a server cannot have it. match re-scores the k best by sim, each direction by its own list; its logit
-is not mixed with sim. Source: InternVideo2 multi_modality, tasks/retrieval_utils.py.
+is not mixed with sim. Source: InternVideo2 multi_modality, tasks/retrieval_utils.py. fused, an extra that is off unless
+it has a weight, adds that logit to sim.
 """
 
 import functools
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from ivcore.errors import UserError
 from ivcore.metrics import machine
 from ivcore.metrics.answers import answers
 from ivcore.metrics.embed import Encoder, Texts, TokensOf
-from ivcore.metrics.heads import dsl, dual_weights, matched
+from ivcore.metrics.heads import dsl, dual_weights, fused, matched
 from ivcore.metrics.kcurve import k_steps
 from ivcore.metrics.latency import Server, gflop, milliseconds
 from ivcore.metrics.rerank import rerank, unite
@@ -49,8 +50,12 @@ def write_scores(
     features: Artifact,
     checkpoint: Artifact,
     log: Log,
+    more: Sequence[Artifact] = (),
 ) -> None:
     """Write scores.parquet; timings go to `draft.measured`, everything else is the same on every run.
+
+    Args:
+        more: features of other samplings of the same clips (frame ensemble).
 
     Raises:
         UserError: when the split has no captions to score.
@@ -59,17 +64,17 @@ def write_scores(
     device = checkpoints.device(train.device)
     model, tokenizer = checkpoints.load(checkpoint.path)
     text_len = _text_len(checkpoint, manifest, model)
-    encoder = Encoder(model.to(device), tokenizer, text_len, device, getattr(torch, train.dtype))
-    source, captions = Features(features), Captions(manifest)
-    seen = set(source.clip_ids)
+    sources, captions = [Features(f) for f in (features, *more)], Captions(manifest)
+    encoder = Encoder(model.to(device), tokenizer, text_len, device, getattr(torch, train.dtype), len(sources))
+    seen = set(sources[0].clip_ids).intersection(*(s.clip_ids for s in sources[1:]))
     wanted = captions.clips(evaluation.split)
     gallery = [clip for clip in wanted if clip in seen]
     if not gallery:
         raise UserError(f"split {evaluation.split!r} has no clip with features; eval.split names another, or add clips")
-    rows = np.array(source.rows_of(gallery))
+    rows = [np.array(s.rows_of(gallery)) for s in sources]
 
     def tokens_of(videos: np.ndarray) -> Tensor:
-        return source.tokens(rows[videos])
+        return torch.cat([s.tokens(r[videos]) for s, r in zip(sources, rows)], dim=1)  # [n, S * N, C]
 
     machine.reset_peak(device)
     start = time.perf_counter()
@@ -77,6 +82,7 @@ def write_scores(
     embed_ms = 1e3 * (time.perf_counter() - start) / len(gallery)
     tables, queries, left_out, slices = [], 0, 0, {}
     draft.measured["query_ms"], draft.measured["k_ms"], draft.facts["query_gflop"] = {}, {}, {}
+    draft.facts["kv_share"] = {}
     for part, head, found, figures in answers(encoder, captions, gallery, videos, tokens_of, evaluation):
         tables.append(_table(found, part, gallery, checkpoint.kind, head, "v2t"))
         queries += len(found.best)
@@ -86,7 +92,7 @@ def write_scores(
     for part, dropped in described(captions, gallery, evaluation):
         left_out += dropped
         texts = encoder.texts(part.captions)
-        scorers = _scorers(encoder, part, texts, videos, tokens_of, evaluation.k)
+        scorers = _scorers(encoder, part, texts, videos, tokens_of, evaluation)
         for head, direction, score_of in scorers:
             num = len(gallery) if direction == "t2v" else len(part.captions)
             found = rank(score_of, num, part.pairs[direction], evaluation.k)
@@ -101,8 +107,9 @@ def write_scores(
     record = features.record()
     stored = np.dtype(record["config"].get("dtype", "float16")).itemsize
     embedding = videos.shape[1] * videos.element_size()
-    tokens = record["facts"]["num_tokens"] * record["facts"]["width"] * stored
-    heads = ("sim", "dsl", "match") if checkpoint.kind == "s2" else ("sim", "dsl")
+    tokens = record["facts"]["num_tokens"] * record["facts"]["width"] * stored * len(sources)
+    matching = ("match", "fused") if evaluation.fused_weight else ("match",)
+    heads = ("sim", "dsl", *(matching if checkpoint.kind == "s2" else ()))
     draft.facts.update(
         model=checkpoint.kind,
         heads=list(heads),
@@ -110,6 +117,7 @@ def write_scores(
         split_sha256=_digest(captions, gallery, evaluation),
         slices=slices,
         k=evaluation.k,
+        samplings=len(sources),
         n_videos=len(gallery),
         clips_left_out=len(wanted) - len(gallery),
         texts_left_out=left_out,
@@ -117,7 +125,7 @@ def write_scores(
         dtype=train.dtype,
         device=device.type,
         threads=train.threads,
-        index_bytes_per_video={h: embedding + (tokens if h == "match" else 0) for h in heads},
+        index_bytes_per_video={h: embedding + (tokens if h in matching else 0) for h in heads},
     )
     draft.measured.update(
         machine=machine.name(device), peak_mb=machine.peak_mb(device), embed_ms_per_video=round(embed_ms, 4)
@@ -137,10 +145,10 @@ def _text_len(checkpoint: Artifact, manifest: Artifact, model: VideoTextModel) -
 
 
 def _scorers(
-    encoder: Encoder, part: Slice, texts: Texts, videos: Tensor, tokens_of: TokensOf, k: int
+    encoder: Encoder, part: Slice, texts: Texts, videos: Tensor, tokens_of: TokensOf, evaluation: EvalConfig
 ) -> Iterator[tuple[str, str, ScoreOf]]:
     """(head, direction, scores of a run of queries) of everything this model can be scored by."""
-    text = texts.embedding
+    text, k, weight = texts.embedding, evaluation.k, evaluation.fused_weight
     sides = {"t2v": (text, videos), "v2t": (videos[part.asked], text)}
     weights = dict(zip(("v2t", "t2v"), dual_weights(text, videos)))
     sim: dict[str, ScoreOf] = {d: (lambda a, b, q=q, c=c: q[a:b] @ c.T) for d, (q, c) in sides.items()}  # type: ignore[misc]
@@ -158,6 +166,8 @@ def _scorers(
         tops = {d: rank(sim[d], len(sides[d][1]), part.pairs[d], k).top for d in DIRECTIONS}
         for direction, score_of in _match(encoder, part, texts, tokens_of, tops, len(videos)).items():
             yield "match", direction, score_of
+            if weight:
+                yield "fused", direction, lambda a, b, d=direction, m=score_of: fused(sim[d](a, b), m(a, b), weight)  # type: ignore[misc]
 
 
 def _match(
@@ -227,14 +237,19 @@ def _costs(
 ) -> None:
     """Time and count single queries, spread evenly over the slice; matching of texts at smaller k, too."""
     text_weight, video_weight = dual_weights(texts.embedding, videos)
-    server = Server(encoder, part.captions, texts, videos, tokens_of, evaluation.k, text_weight, video_weight)
+    server = Server(
+        encoder, part.captions, texts, videos, tokens_of, evaluation.k, text_weight, video_weight,
+        kv_bytes=int(evaluation.kv_gb * 1e9), fused_weight=evaluation.fused_weight,
+    )  # fmt: skip
     has_match = isinstance(encoder.model, S2Model)
+    if has_match:
+        draft.facts["kv_share"][part.name] = round(server.kv_share, 4)
     for direction, pool in (("t2v", np.arange(len(part.captions))), ("v2t", part.asked)):
         spread = np.linspace(0, len(pool) - 1, min(evaluation.latency_queries, len(pool))).round().astype(int)
         numbers = pool[spread].tolist()
         heads = ["sim", "dsl"] + (["match"] if has_match else [])
-        if has_match and direction == "t2v" and server.keep_kv():
-            heads.append("match_cached")
+        heads += ["fused"] if has_match and evaluation.fused_weight else []
+        heads += ["match_folded"] if has_match and direction == "t2v" else []
         for head in heads:
             ask = functools.partial(server.ask, direction, head)
             name = f"{head}/{part.name}/{direction}"

@@ -19,11 +19,11 @@ from ivcore.config import EvalConfig
 from ivcore.metrics import stats
 from ivcore.metrics.ambiguity import Said, adjusted, said
 from ivcore.metrics.lineage import Scored, condition
-from ivcore.metrics.retrieval import compute
+from ivcore.metrics.retrieval import compute, grades
 
 Place = tuple[str, str, str]  # language, text class, direction
 Head = tuple[str, str]  # model, head
-HEADS = ("sim", "dsl", "match")
+HEADS = ("sim", "dsl", "match", "fused")
 DIRECTIONS = ("t2v", "v2t")
 # Of a query, milliseconds: alone and warm, with cold caches, in batches of 32 (its share), and p50 of each stage.
 TIMES = ("p50", "p95", "cold_p50", "cold_p95", "batch32_p50", "batch32_p95", "encode", "similarity", "rerank")
@@ -38,11 +38,15 @@ COMPARED: tuple[tuple[Head, Head], ...] = (  # any two of an arm; the first thre
     (("s2", "match"), ("clip", "dsl")),
     (("s2", "sim"), ("clip", "dsl")),
     (("s2", "dsl"), ("clip", "sim")),
+    (("s2", "fused"), ("s2", "match")),
+    (("s2", "fused"), ("s2", "sim")),
+    (("s2", "fused"), ("clip", "sim")),
 )
 # Between arms: a head against itself, and matching against the other arm's contrast: the control for who saw what.
 ACROSS: tuple[tuple[Head, Head], ...] = (
     (("s2", "sim"), ("s2", "sim")),
     (("s2", "match"), ("s2", "match")),
+    (("s2", "fused"), ("s2", "fused")),
     (("clip", "sim"), ("clip", "sim")),
     (("s2", "match"), ("s2", "sim")),
     (("s2", "sim"), ("s2", "match")),
@@ -56,7 +60,7 @@ class Outcome:
     """Queries in the order of their names: query [Q], best rank int [Q], family [Q] (unique across data sets).
 
     adjusted: int [Q], rank when near-duplicate captions count as right, and bool [Q], whether the query has any
-    (`ivcore/metrics/ambiguity.py`).
+    (`ivcore/metrics/ambiguity.py`). precision, ndcg10: float [Q], average precision and nDCG@10 of all true ones, 0-1.
     """
 
     query: np.ndarray
@@ -64,6 +68,8 @@ class Outcome:
     family: np.ndarray
     adjusted: np.ndarray
     doubtful: np.ndarray
+    precision: np.ndarray
+    ndcg10: np.ndarray
 
 
 Outcomes = dict[tuple[str, int, Head, Place], Outcome]  # arm, seed, ...
@@ -90,11 +96,11 @@ def outcomes(runs: list[Scored], evaluation: EvalConfig) -> Outcomes:
         order = (HEADS, evaluation.languages, evaluation.text_classes, DIRECTIONS)
         best = _best(run, captions[manifest.id])
         for head, place in sorted(best, key=lambda at: _order((at[0], *at[1]), order)):
-            query, rank, loose = best[head, place]
+            query, rank, loose, graded = best[head, place]
             mark = "\t" if place[2] == "t2v" else ""
             family = np.array([of[mark + q] for q in query])
             doubtful = np.array([q in captions[manifest.id].doubtful for q in query])
-            out[run.arm, run.seed, (run.model, head), place] = Outcome(query, rank, family, loose, doubtful)
+            out[run.arm, run.seed, (run.model, head), place] = Outcome(query, rank, family, loose, doubtful, *graded)
     return out
 
 
@@ -102,8 +108,8 @@ def _order(names: tuple[str, ...], orders: tuple[tuple[str, ...], ...]) -> list[
     return [order.index(name) for name, order in zip(names, orders)]
 
 
-def _best(run: Scored, known: Said) -> dict[tuple[str, Place], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(queries [Q], best ranks [Q], adjusted ranks [Q]) by head and place, sorted by query."""
+def _best(run: Scored, known: Said) -> dict[tuple[str, Place], tuple[Any, ...]]:
+    """(queries [Q], best ranks [Q], adjusted ranks [Q], (precision [Q], nDCG@10 [Q])) by head and place, by query."""
     by = ["head", "language", "text_class", "direction"]
     columns = [*by, "query_id", "candidate_id", "rank", "score", "relevant"]
     whole = schemas.read(run.scores.path / "scores.parquet", schemas.SCORES, columns)
@@ -111,11 +117,13 @@ def _best(run: Scored, known: Said) -> dict[tuple[str, Place], tuple[np.ndarray,
     for spot in whole.select(by).group_by(by, use_threads=False).aggregate([]).to_pylist():
         wanted = functools.reduce(operator.and_, (pc.field(name) == value for name, value in spot.items()))
         table = whole.filter(wanted).sort_by("query_id")
-        true = table.filter(pc.field("relevant")).group_by("query_id", use_threads=False).aggregate([("rank", "min")])
-        true = true.sort_by("query_id")
-        query, rank = np.array(true.column("query_id").to_pylist()), true.column("rank_min").to_numpy()
-        loose = adjusted(table, rank, spot["direction"], known)
-        out[spot["head"], (spot["language"], spot["text_class"], spot["direction"])] = (query, rank, loose)
+        true = table.filter(pc.field("relevant"))
+        query, number = np.unique(np.array(true.column("query_id").to_pylist()), return_inverse=True)
+        each = true.column("rank").to_numpy()
+        rank = np.full(len(query), np.iinfo(each.dtype).max, each.dtype)
+        np.minimum.at(rank, number, each)
+        found = (query, rank, adjusted(table, rank, spot["direction"], known), grades(number, each))
+        out[spot["head"], (spot["language"], spot["text_class"], spot["direction"])] = found
     return out
 
 
@@ -132,7 +140,9 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                 continue
             name = f"{head}/{'/'.join(place)}"
             figures = compute(outcome.rank) | facts.get("metrics", {}).get(name, {})
-            metrics = {n: round(v, 4) for n, v in figures.items()}
+            if "task" not in facts:  # retrieval; other tasks bring figures of their own
+                figures |= {"map": 100 * outcome.precision.mean(), "ndcg10": 100 * outcome.ndcg10.mean()}
+            metrics = {n: round(float(v), 4) for n, v in figures.items()}
             sure, loose = (
                 stats.interval(ranks == 1, outcome.family, evaluation.bootstrap, evaluation.seed)
                 for ranks in (outcome.rank, outcome.adjusted)
@@ -142,7 +152,7 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                     "task": facts.get("task", "retrieval"),
                     **_named(arm, seed, (model, head), place),
                     "size": run.size(),
-                    "k": facts["k"] if head == "match" else None,
+                    "k": facts["k"] if head in ("match", "fused") else None,
                     "frames": frames,
                     "max_text_len": facts["text_len"],
                     "dtype": facts["dtype"],
@@ -160,7 +170,10 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                     "r1_adjusted": round(loose.mean, 4),
                     "r1_adjusted_ci95": _round(loose.ci()),
                     **{f"query_ms_{n}": ms.get(name, {}).get(n) for n in TIMES},
-                    "query_ms_p50_cached": ms.get(f"{head}_cached/{'/'.join(place)}", {}).get("p50"),
+                    "query_ms_p50_folded": ms.get(f"{head}_folded/{'/'.join(place)}", {}).get("p50"),
+                    "kv_share": facts.get("kv_share", {}).get("/".join(place[:2]))
+                    if head in ("match", "fused")
+                    else None,
                     "query_gflop": facts["query_gflop"].get(name),
                     **costs,
                     "index_bytes_per_video": facts["index_bytes_per_video"].get(head),

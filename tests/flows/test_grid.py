@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.evaluate import make_scores
 from flows.grid import make_cells
 from flows.train import Trained
 from ivcore.config import RunConfig
@@ -21,7 +22,7 @@ class Counting:
     seed: int = 0
 
     def do(self, task: Any, *arguments: Any) -> dict[str, Any]:
-        recipe = [a if isinstance(a, (dict, str)) else a.recipe() for a in arguments]
+        recipe = [a if isinstance(a, (dict, str, list)) else a.recipe() for a in arguments]
         key = hashlib.sha256(json.dumps([task.name, recipe], sort_keys=True).encode()).hexdigest()
         if key not in self.store:
             self.made.append(task.name)
@@ -52,6 +53,15 @@ def test_each_frames_and_dtype_is_encoded_once_and_nothing_again():
     assert {n: variant.made.count(n) for n in set(variant.made)} == {"decode": 2, "featurize": 4, "score": 8}
     variant.made.clear()
     assert run(variant) == scores and variant.made == []
+
+
+def test_each_sampling_of_an_ensemble_is_encoded_once():
+    variant = Counting(RunConfig.model_validate({"eval": {"samplings": 3}}))
+    make_cells(variant, trained(), 8, "float32")
+    assert {n: variant.made.count(n) for n in set(variant.made)} == {"decode": 3, "featurize": 3, "score": 2}
+    variant.made.clear()
+    make_scores(variant, trained())  # the plain sampling is at hand from training, the two others are found
+    assert variant.made == ["score", "score"]
 
 
 def test_clip_with_a_trunk_of_its_own_is_encoded_by_it():

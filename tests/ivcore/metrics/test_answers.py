@@ -124,6 +124,9 @@ def test_retrieval_with_several_captions_and_several_videos(tmp_path, monkeypatc
     assert (t2v["task"], t2v["n"]) == ("retrieval", 3)
     assert t2v["metrics"]["r1"] == pytest.approx(200 / 3, abs=1e-3)
     assert t2v["metrics"]["meanr"] == pytest.approx(4 / 3, abs=1e-3)
+    # average precision: 1; 1/2; b and c first and second: 1. nDCG@10: 1; 1 / log2 3; 1
+    assert t2v["metrics"]["map"] == pytest.approx(100 * (1 + 0.5 + 1) / 3, abs=1e-3)
+    assert t2v["metrics"]["ndcg10"] == pytest.approx(100 * (2 + 1 / np.log2(3)) / 3, abs=1e-3)
     # a: north; b: east; c: northish 0.98 before east 0.82, rank 2
     v2t = row(report, "sim", "v2t")
     assert v2t["metrics"]["r1"] == pytest.approx(200 / 3, abs=1e-3) and v2t["n"] == 3

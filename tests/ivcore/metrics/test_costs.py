@@ -44,10 +44,10 @@ def server(made, kind: str) -> Server:
     strings = [t[2] for t in captions.texts("en", "short", "test")]
     texts = encoder.texts(strings)
     weights = dual_weights(texts.embedding, videos)
-    return Server(encoder, strings, texts, videos, lambda n: source.tokens(rows[n]), 4, *weights)
+    return Server(encoder, strings, texts, videos, lambda n: source.tokens(rows[n]), 4, *weights, fused_weight=0.07)
 
 
-@pytest.mark.parametrize("head", ["sim", "match"])
+@pytest.mark.parametrize("head", ["sim", "match", "match_folded", "fused"])
 @pytest.mark.parametrize("direction", ["t2v", "v2t"])
 def test_a_batch_answers_as_its_queries_one_by_one(made, head, direction):
     s2 = server(made, "s2")
@@ -55,6 +55,26 @@ def test_a_batch_answers_as_its_queries_one_by_one(made, head, direction):
     alone = torch.cat([s2.ask(direction, head, [n]) for n in numbers])
     assert torch.equal(s2.ask(direction, head, numbers), alone)
     assert s2.ask(direction, head, [1], k=2).shape == (1, 2)
+
+
+def test_the_server_matches_as_the_plain_form_and_keeps_to_its_budget(made):
+    s2 = server(made, "s2")
+    model, text = s2.encoder.model, s2.texts
+    with torch.no_grad():
+        tokens = s2.tokens_of(np.arange(len(s2.videos)))
+        logits = torch.stack(
+            [model.match(text.states, text.mask, model.video_kv(v[None]))[:, 1] for v in tokens], dim=1
+        )
+    sim = text.embedding @ s2.videos.T  # [T, V]
+    for direction, near, match in (("t2v", sim, logits), ("v2t", sim.T, logits.T)):
+        top = near[2].topk(4).indices
+        assert s2.ask(direction, "match", [2])[0].tolist() == top[match[2][top].argsort(descending=True)].tolist()
+        mixed = near[2][top] + 0.07 * match[2][top]
+        assert s2.ask(direction, "fused", [2])[0].tolist() == top[mixed.argsort(descending=True)].tolist()
+    assert s2.kv_share == 1.0 and not s2.folded.hot
+    s2.kv_bytes = s2.matcher.bytes // 2
+    s2.__post_init__()
+    assert 0 < s2.kv_share < 0.6 and s2.matcher.bytes <= s2.kv_bytes
 
 
 def test_times_hold_every_figure_and_stages_are_parts_of_the_whole(made):
@@ -68,7 +88,7 @@ def test_times_hold_every_figure_and_stages_are_parts_of_the_whole(made):
 
 
 def test_counted_arithmetic_is_the_formula(made):
-    for kind, heads in (("s2", ("sim", "match")), ("clip", ("sim",))):
+    for kind, heads in (("s2", ("sim", "match", "match_folded")), ("clip", ("sim",))):
         one = server(made, kind)
         length = int(one.encoder.tokenizer.encode([one.captions[2]], 12)[1].sum())
         for head in heads:

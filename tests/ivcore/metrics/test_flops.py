@@ -29,16 +29,11 @@ def test_s2(size):
     model, length, num = on_meta(S2Model, config), 7, vision.num_patches + 1
     with torch.device("meta"):
         video = torch.empty(1, vision.num_frames, 3, vision.image_size, vision.image_size)
-        tokens, states = torch.empty(2, num, vision.width), torch.empty(2, length, text.hidden_size)
-        ids = torch.zeros(1, length, dtype=torch.int64)
-        mask = torch.ones(2, length, dtype=torch.int64)
-        kv = model.video_kv(tokens)
+        ids, mask = torch.zeros(1, length, dtype=torch.int64), torch.ones(1, length, dtype=torch.int64)
     assert counted(lambda: model.encode_tokens(video)) == flops.trunk(vision)
     on_cpu = AttentionPool(vision.width, vision.pool_heads, vision.pool_width).requires_grad_(False)
     assert counted(lambda: on_cpu(torch.ones(2, num, vision.width))) == 2 * flops.pool(vision)
-    assert counted(lambda: model.encode_text(ids, mask[:1])) == flops.bert_text(text, length)
-    assert counted(lambda: model.video_kv(tokens)) == 2 * flops.video_kv(text, num, vision.width)
-    assert counted(lambda: model.match(states, mask, kv)) == 2 * flops.pair(text, length, num)
+    assert counted(lambda: model.encode_text(ids, mask)) == flops.bert_text(text, length)
 
 
 @pytest.mark.parametrize("size", ["tiny", "S14"])
@@ -56,8 +51,10 @@ def test_computed_rows_say_so_and_fit_where_they_fit():
     (big,) = [r for r in rows if (r["model"], r["size"], r["head"], r["dtype"]) == ("s2", "6B", "sim", "float32")]
     assert "A100-40GB" in big["fits"] and "L4" not in big["fits"]  # about 25 GB of weights
     one = {h: r for h in ("sim", "match") for r in rows if (r["model"], r["size"], r["head"]) == ("s2", "1B", h)}
-    # keys and values: 128 candidates, 5 layers, 2 matrices, 1025 tokens, 1408 -> 1024
-    assert one["match"]["query_gflop"] - one["sim"]["query_gflop"] > 128 * 5 * 2 * 2 * 1025 * 1408 * 1024 / 1e9
+    # tokens read folded: 128 candidates, 32 rows in 4 layers and one in the last, 16 heads, twice 1025 tokens of 1408
+    read = 128 * (4 * 32 + 1) * 16 * 2 * 2 * 1025 * 1408 / 1e9
+    projected = 128 * 5 * 2 * 2 * 1025 * 1408 * 1024 / 1e9  # what keys and values alone would take
+    assert read < one["match"]["query_gflop"] - one["sim"]["query_gflop"] < 0.6 * projected
     assert one["match"]["index_bytes_per_video"] == 4 * 512 + 1025 * 1408 * 2
 
 
