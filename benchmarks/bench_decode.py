@@ -120,7 +120,7 @@ def _inline(to: Store, manifest: Artifact, results: Iterator[Decoded]) -> tuple[
     frames = FramesConfig(num_frames=T, size_px=EDGE)
     clips = list(decode.schemas.rows(manifest.path / "manifest.parquet", decode.schemas.MANIFEST))
     began = time.process_time()
-    decode._write_shard(to, {"clips": []}, frames, clips, iter(results))
+    decode._write_shard(to, frames, clips, iter(results))
     return time.process_time() - began, _stored(to)
 
 

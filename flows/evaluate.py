@@ -43,7 +43,7 @@ def make_scores(variant: Variant, trained: Trained) -> dict[str, Reference]:
 def make_report(run: Pipeline, scores: dict[str, Reference]) -> str:
     """The verdict over every variant, published; the folder it is in."""
     all_ = run.over_all()
-    folder = all_.do(publish, all_.do(report, run.config.eval, scores), run.stages)
+    folder = all_.do(publish, all_.do(report, run.config.eval, scores), run.stages, run.training)
     all_.do(catalog)
     return str(folder)
 

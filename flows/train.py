@@ -11,7 +11,8 @@ from ivcore.errors import UserError
 from tasks.data import featurize
 from tasks.endings import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
-from tasks.training import adopt, fit_clip, fit_s2
+from tasks.retraining import held_back, note_trained
+from tasks.training import adopt, fit_clip, fit_s2, keep
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,23 @@ def make_clip(
 
 
 def make_models(variant: Variant) -> Trained:
-    """Everything from the data set to both models; what is there already is found."""
+    """Everything from the data set to both models; what is there already is found, or kept by `train.policy`."""
     manifest = make_manifest(variant)
     frames = make_frames(variant, manifest)
+    kept = held_back(variant, manifest)
+    if kept:
+        checkpoints = [variant.do(keep, id, label) for id, label in kept]
+        return Trained(manifest, [(c, make_features(variant, frames, c)) for c in checkpoints])
     s2 = make_s2(variant, manifest, frames)
     start, features = make_start(variant, frames, s2)
     clip = make_clip(variant, manifest, frames, start, features)
     if s2 is None:
-        return Trained(manifest, [clip])
-    # clip's own start has features of its own; else both stand on one trunk
-    own = make_features(variant, frames, s2) if variant.config.model.clip_init else features
-    models = [(s2, own)] + ([clip] if clip[0]["kind"] == "clip" else [])
+        models = [clip]
+    else:
+        # clip's own start has features of its own; else both stand on one trunk
+        own = make_features(variant, frames, s2) if variant.config.model.clip_init else features
+        models = [(s2, own)] + ([clip] if clip[0]["kind"] == "clip" else [])
+    note_trained(variant, manifest, [checkpoint for checkpoint, _ in models])
     return Trained(manifest, models)
 
 

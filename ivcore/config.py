@@ -318,6 +318,14 @@ class StageConfig(Branch):
 class TrainConfig(Branch):
     """Both training stages."""
 
+    policy: Literal["always", "when_data_grows_by", "never"] = _speed_only(
+        "always",
+        "When the data of a run that was trained before has changed: train again always, when it grew by grows_by, "
+        "or never. Where training is held back, the models trained last are scored on the data as it is now.",
+    )
+    grows_by: float = _speed_only(
+        0.1, "New training clips, as a share of those learned from, that are worth training again.", ge=0
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, batches, masks and negatives.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,9 @@ def _scored(run: lineage.Scored, evaluation: EvalConfig) -> dict[str, int]:
     }
 
 
-def publish(store: Store, report: Artifact, stages: list[dict[str, Any]]) -> Path:
+def publish(
+    store: Store, report: Artifact, stages: list[dict[str, Any]], training: Sequence[dict[str, Any]] = ()
+) -> Path:
     """Write reports/latest anew (report.json, report.html, pictures); a reader sees the old one or the new one, whole.
 
     `latest` is a link to a folder beside it: a link can be replaced in one move, a folder that is not empty cannot.
@@ -183,7 +185,11 @@ def publish(store: Store, report: Artifact, stages: list[dict[str, Any]]) -> Pat
         found = json.loads((report.path / VERDICT).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError) as e:
         raise WorkError(f"{report.path / VERDICT} cannot be read ({e}); delete {report.path} and run again") from None
-    found["stages"] = stages
+    found["stages"], found["training"] = stages, list(training)
+    lines = [
+        f"{t['arm']}.{t['seed']}: {t['why']}. Trained on manifest {t['trained_on']}." for t in training if t["why"]
+    ]
+    found["summary"] += [{"title": "The data has changed", "lines": lines}] if lines else []
     drawn = pictures(found)
     files = {"report.json": _json(found), "report.html": page(found, drawn)}
     files |= {f"{name}.svg": svg for name, svg in drawn.items()}

@@ -166,7 +166,7 @@ def featurize(
     def make(draft: Draft, log: Log) -> None:
         from ivcore.train.featurize import write_features
 
-        write_features(draft, store, features, train, frames, encoder, log, split)
+        write_features(draft, store, features, train, frames, encoder, log, config, split)
 
     config = {**features.recipe(), "vision_digest": tower, "dtype_compute": train.dtype, "threads": train.threads}
     config |= {"split": split} if split else {}

@@ -114,9 +114,9 @@ class Store:
             raise WorkError(f"artifact {id} is not in {self.home}; run the step that makes it")
         return found
 
-    def all(self) -> Iterator[Artifact]:
-        """Every finished artifact, by kind and key."""
-        for path in sorted((self.home / "artifacts").glob(f"*/*/{RECORD}")):
+    def all(self, kind: str = "*") -> Iterator[Artifact]:
+        """Every finished artifact (of a kind), by kind and key."""
+        for path in sorted((self.home / "artifacts").glob(f"{kind}/*/{RECORD}")):
             found = self.find(path.parent.parent.name, path.parent.name)
             if found is not None:
                 yield found

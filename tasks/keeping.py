@@ -1,10 +1,11 @@
-"""What `iv gc` keeps: what the last report shows, what a version in MLflow's registry holds, what somebody pinned."""
+"""What `iv gc` keeps: what the last report shows, what the registry holds, what was trained last, what is pinned."""
 
 import json
 from pathlib import Path
 
 from ivcore.errors import UserError
 from ivcore.store import Store
+from ivcore.train import policy
 from tasks import registry
 
 PINS = "pins.txt"
@@ -19,6 +20,7 @@ def roots(home: Path) -> dict[str, str]:
         stages = json.loads(report.read_text(encoding="utf-8"))["stages"]
         out |= {kinds[stage["key"]]: "report" for stage in stages if stage["key"] in kinds}
     out |= {kinds[key]: name for key, name in registry.checkpoints(home).items() if key in kinds}
+    out |= dict.fromkeys(policy.noted(home), "trained last")
     return out | {id: "pin" for id in pins(home)}
 
 

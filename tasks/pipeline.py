@@ -25,11 +25,15 @@ class Variant:
     seed: int
     config: RunConfig
 
+    @property
+    def where(self) -> Where:
+        """Where its tasks work and for whom."""
+        return Where(str(self.pipeline.home), self.pipeline.parent, self.arm, self.seed)
+
     def do(self, task: Any, *arguments: Any) -> Any:
         """Run a step's task here and now; its reference comes back and its row joins the stages."""
-        where = Where(str(self.pipeline.home), self.pipeline.parent, self.arm, self.seed)
         # In this thread: training wants signals and threads as they are. A state, since a found step returns one.
-        result = task(where, *arguments, return_state=True).result()
+        result = task(self.where, *arguments, return_state=True).result()
         if isinstance(result, dict) and "stage" in result:
             self.pipeline.stages.append(result["stage"])
         return result
@@ -43,6 +47,7 @@ class Pipeline:
     config: RunConfig
     parent: str | None
     stages: list[dict[str, Any]] = field(default_factory=list)
+    training: list[dict[str, Any]] = field(default_factory=list)  # of each variant: learned from which data, and why
 
     def variants(self) -> list[Variant]:
         """Every arm and seed."""

@@ -1,4 +1,4 @@
-"""Tasks that train: fit_s2, fit_clip; and adopt, which takes what was trained elsewhere."""
+"""Tasks that train: fit_s2, fit_clip; adopt, which takes what was trained elsewhere; keep, what was trained before."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ from prefect.states import State
 
 from ivcore import steps
 from ivcore.config import FeaturesConfig, FramesConfig, ModelConfig, Phase, StageConfig, TrainConfig
-from ivcore.steps import Step
-from ivcore.store import Artifact
+from ivcore.errors import WorkError
+from ivcore.steps import Log, Step
+from ivcore.store import Artifact, Draft
 from tasks import registry
 from tasks.step import Reference, Where, execute, prefect_context, step_task
 
@@ -16,6 +17,24 @@ from tasks.step import Reference, Where, execute, prefect_context, step_task
 def adopt(where: Where, kind: str, model: ModelConfig, frames: FramesConfig) -> State[Any]:
     """An imported folder -> the checkpoint that the stage `kind` begins from."""
     return execute(where, steps.adopt(kind, model, frames))
+
+
+@step_task("keep")
+def keep(where: Where, id: str, phase: str) -> State[Any]:
+    """A checkpoint that was trained before, as it is."""
+    record = where.store.get(id).record()
+    inputs = {name: _named(where, input) for name, input in record["inputs"].items()}
+    return execute(where, Step(f"fit_{record['kind']}", record["kind"], record["config"], inputs, _trained, phase))
+
+
+def _named(where: Where, id: str) -> Artifact:
+    """An artifact by its name alone, which may be gone."""
+    kind, _, key = id.partition("/")
+    return Artifact(kind, key, where.store.path(kind, key), 0)
+
+
+def _trained(draft: Draft, log: Log) -> None:
+    raise WorkError("the checkpoint of an earlier run vanished while it was being kept; run again")
 
 
 @step_task("fit_s2")

@@ -1,7 +1,8 @@
 """Step 2: manifest -> frame shards and their index.
 
-A shard is an artifact of its own, keyed by the frames' recipe and the bytes and windows of its clips, so a killed run
-decodes only the shards it had not finished, and a new clip costs only its own shard and those after it.
+A shard is an artifact of its own, keyed by the frames' recipe and the bytes and windows of its clips. The index takes
+each clip from whichever shard has it, so a killed run decodes only what it had not finished, and a data set that grew
+only its new clips.
 """
 
 import collections
@@ -57,30 +58,31 @@ def decode_manifest(
         WorkError: there is no room; or more than `max_failed_share` of the clips, or all, could not be decoded.
     """
     clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
-    parts = [clips[start : start + frames.shard_clips] for start in range(0, len(clips), frames.shard_clips)]
-    recipes = [_recipe(store, frames, part) for part in parts]
-    shards = [_find(store, recipe) for recipe in recipes]
-    new = [clip for part, shard in zip(parts, shards) if shard is None for clip in part if clip["error"] is None]
-    wanted_gb = plan.frames_gb(len(new), frames) if frames.cache else 0.0
-    plan.check("new frames", len(new), wanted_gb, store.home, frames.disk_gb, later_gb, later_must)
-    index: list[Row] = []
+    known = _known(store, frames, clips)
+    new = [clip for clip in clips if _content(clip) not in known]
+    parts = [new[start : start + frames.shard_clips] for start in range(0, len(new), frames.shard_clips)]
+    readable = [clip for clip in new if clip["error"] is None]
+    wanted_gb = plan.frames_gb(len(readable), frames) if frames.cache else 0.0
+    plan.check("new frames", len(readable), wanted_gb, store.home, frames.disk_gb, later_gb, later_must)
     spent: list[float] = []  # CPU seconds of the workers, a clip each
-    began, num_failed, done = time.monotonic(), 0, 0
+    began, num_failed, done = time.monotonic(), sum(row["error"] is not None for row in known.values()), len(known)
+    if known:
+        log({"clips": done, "clips_failed": num_failed}, done)
     with (
-        contextlib.closing(_results(root, frames, new, spent.append)) as results,
-        tqdm(total=len(clips), desc="decode", unit="clip", disable=None) as bar,
+        contextlib.closing(_results(root, frames, readable, spent.append)) as results,
+        tqdm(total=len(clips), initial=done, desc="decode", unit="clip", disable=None) as bar,
     ):
-        for part, recipe, shard in zip(parts, recipes, shards):
-            if shard is None:
-                shard = _write_shard(store, recipe, frames, part, results, spent)
-                done += len(part)
+        for part in parts:
+            shard = _write_shard(store, frames, part, results, spent)
             rows = list(schemas.rows(shard.path / "index.parquet", schemas.FRAMES))
-            index += rows
+            known |= {_content(clip): row for clip, row in zip(part, rows, strict=True)}
             num_failed += sum(row["error"] is not None for row in rows)
+            done += len(part)
             bar.update(len(part))
             bar.set_postfix(failed=num_failed)
-            rate = done / max(time.monotonic() - began, 1e-9)
-            log({"clips": len(index), "clips_failed": num_failed, "clips_per_s": rate}, len(index))
+            rate = (done - len(clips) + len(new)) / max(time.monotonic() - began, 1e-9)
+            log({"clips": done, "clips_failed": num_failed, "clips_per_s": rate}, done)
+    index = [known[_content(clip)] for clip in clips]
     seconds = round(time.monotonic() - began, 3)
     failed = [row for row in index if row["error"] is not None]
     reasons = dict(sorted(collections.Counter(row["error"] for row in failed).items()))
@@ -99,36 +101,52 @@ def decode_manifest(
     draft.facts |= {"decoders": dict(sorted(decoders.items()))}
     draft.facts |= _lost(frames, index) | ({} if frames.cache else {"streamed": True})
     draft.measured |= {} if frames.cache else {"root": str(root)}  # differs between machines, as times do
-    draft.measured |= {"decode_s": seconds, "workers_cpu_s": round(sum(spent), 3), "shards_made": shards.count(None)}
+    draft.measured |= {"decode_s": seconds, "workers_cpu_s": round(sum(spent), 3), "shards_made": len(parts)}
+    draft.measured["clips_made"] = len(readable)
     draft.workers_cpu_s = sum(spent)
     good = {row["clip_id"] for row in index if row["error"] is None}
-    few = cost.drawn([clip for clip in clips if clip["clip_id"] in good])
+    few = cost.drawn([clip for clip in new if clip["clip_id"] in good])
     draft.measured["decoder_ms"] = cost.decoder_ms([task_of(root, frames, clip) for clip in few]) if few else {}
 
 
-def _recipe(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[str, Any]:
-    """What decides the bytes of the shard of these clips."""
-    recipe = {k: v for k, v in frames.recipe().items() if k != "shard_clips"}
-    recipe["clips"] = [[c["clip_id"], c["sha256"], c["start_s"], c["end_s"], c["error"]] for c in clips]
-    return with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
+def _content(clip: Row) -> tuple[Any, ...]:
+    """What a clip's frames hang on, beside how they are taken."""
+    return clip["clip_id"], clip["sha256"], clip["start_s"], clip["end_s"], clip["error"]
 
 
-def _find(store: Store, recipe: dict[str, Any]) -> Artifact | None:
-    return store.find("frame_shard", key("frame_shard", VERSIONS["frame_shard"], recipe, {}))
+def _how(frames: FramesConfig) -> dict[str, Any]:
+    """How frames are taken: the recipe of a shard but for its clips."""
+    return {k: v for k, v in frames.recipe().items() if k != "shard_clips"}
+
+
+def _known(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[tuple[Any, ...], Row]:
+    """Index rows of the clips that some shard has, by content; not of what was lost under a shorter deadline."""
+    wanted, how, known = {_content(clip) for clip in clips}, _how(frames), dict[tuple[Any, ...], Row]()
+    for shard in store.all("frame_shard"):
+        record = shard.record()
+        recipe = dict(record["config"])
+        contents = [tuple(clip) for clip in recipe.pop("clips", [])]
+        recipe.pop("deadline_s", None)
+        if record["version"] != VERSIONS["frame_shard"] or recipe != how or wanted.isdisjoint(contents):
+            continue
+        given_up = record["facts"].get("lost_within_s", frames.deadline_s) >= frames.deadline_s
+        rows = schemas.rows(shard.path / "index.parquet", schemas.FRAMES)
+        for content, row in zip(contents, rows, strict=True):
+            usable = content in wanted and (given_up or row["error"] not in LOST)
+            if usable and (content not in known or known[content]["error"] in LOST):
+                known[content] = row
+    return known
 
 
 def _write_shard(
-    store: Store,
-    recipe: dict[str, Any],
-    frames: FramesConfig,
-    clips: list[Row],
-    results: Iterator[Decoded],
-    spent: Sequence[float] = (),
+    store: Store, frames: FramesConfig, clips: list[Row], results: Iterator[Decoded], spent: Sequence[float] = ()
 ) -> Artifact:
     """The shard of these clips; `results` gives what became of those without an error, in order.
 
     Beside it `spent` grows by the CPU seconds they took.
     """
+    recipe = {**_how(frames), "clips": [list(_content(clip)) for clip in clips]}
+    recipe = with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
     name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
     with store.write("frame_shard", name, VERSIONS["frame_shard"], recipe, {}) as draft:
         before = len(spent)

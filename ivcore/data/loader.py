@@ -116,6 +116,11 @@ class Features:
         """Row numbers of clips; WorkError naming the first that has no features."""
         return _rows_of(self._row_of, clip_ids, "featurized")
 
+    def holds(self, clip_id: str, view: int) -> bool:
+        """Whether this view of the clip is there."""
+        row = self._row_of.get(clip_id)
+        return row is not None and (view == 0 or (row, view) in self._others)
+
     def tokens(self, rows: Sequence[int], views: Sequence[int] = ()) -> Tensor:
         """float32 [B, L, C], whatever type they are stored in; `views`: one a row; none: plain clips."""
         wanted = zip(rows, views or [0] * len(rows), strict=True)

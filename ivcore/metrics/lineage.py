@@ -62,7 +62,7 @@ class Scored:
     def index_ms(self) -> dict[str, float | None]:
         """Wall-clock milliseconds a video takes on its way into the index: all, decoding, the trunk, the embedding.
 
-        Decoding counts what its step took, so little where its shards were there already.
+        Of a step that found some of its clips in the store, a video is one that it made; None where it found them all.
         """
         features = self.input("features").record()
         steps = {"decode": self.frames.record() if self.frames else None, "trunk": features}
@@ -105,8 +105,9 @@ def _sum(values: Any) -> float | None:
 
 
 def _a_row(record: dict[str, Any]) -> float | None:
-    """Milliseconds a row of a step."""
-    return round(1e3 * record["wall_s"] / record["rows_ok"], 3) if record["rows_ok"] else None
+    """Milliseconds a row that a step made."""
+    made = record["measured"].get("clips_made", record["rows_ok"])
+    return round(1e3 * record["wall_s"] / made, 3) if made else None
 
 
 def _phase(record: dict[str, Any]) -> dict[str, Any]:

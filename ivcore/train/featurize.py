@@ -1,8 +1,12 @@
-"""Token and pooled features of a checkpoint's vision tower, one Parquet row a clip, and one a further view of it."""
+"""Token and pooled features of a checkpoint's vision tower, one Parquet row a clip, and one a further view of it.
+
+A clip whose frames went through the same tower before is copied: of a data set that grew only new clips are encoded.
+"""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +21,7 @@ from ivcore.data.views import Views
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
 from ivcore.train import checkpoint
+from ivcore.train.earlier import Earlier
 
 ROW_GROUP_BYTES = 1 << 20  # what a reader of one clip has to read at least; a clip of S14 is larger and stands alone
 
@@ -30,11 +35,13 @@ def write_features(
     frames: Artifact,
     encoder: Artifact,
     log: Log,
+    recipe: Mapping[str, Any],
     split: str | None = None,
 ) -> None:
     """Encode every decoded clip (of a split) and write features.parquet; memory holds one batch.
 
-    Training clips are encoded in their other views, too, where there are any: views.parquet.
+    Training clips are encoded in their other views, too, where there are any: views.parquet. What features of the
+    same `recipe` hold already is copied from there.
     """
     torch.set_num_threads(train.threads)
     device = checkpoint.device(train.device)
@@ -48,6 +55,8 @@ def write_features(
         wanted = set(captions.clips(split))
         rows = [row for row in rows if source.clip_ids[row] in wanted]
     trained = set(captions.clips("train")) if captions else set()
+    earlier = Earlier(store, recipe, frames)
+    made = 0
 
     def encode(part: Sequence[int], view: int) -> tuple[np.ndarray, np.ndarray]:
         """([B, 1+N, C] in the type that is stored, [B, P])."""
@@ -57,11 +66,24 @@ def write_features(
             pooled = model.vision_encoder.pool(tokens)  # [B, P]
         return tokens.float().cpu().numpy().astype(features.dtype), pooled.float().cpu().numpy()
 
+    def take(part: Sequence[int], view: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, from where it is kept or from the trunk."""
+        nonlocal made
+        names = [source.clip_ids[row] for row in part]
+        old = [n for n, name in enumerate(names) if earlier.has(name, view)]
+        new = sorted(set(range(len(part))).difference(old))
+        made += len(new) if view == 0 else 0
+        got = [earlier.get([names[n] for n in old], view, features.dtype)] if old else []
+        got += [encode([part[n] for n in new], view)] if new else []
+        order = np.argsort(old + new)
+        tokens, pooled = (np.concatenate(arrays)[order] for arrays in zip(*got))
+        return tokens, pooled
+
     with contextlib.ExitStack() as files:
         plain = others = None
         for start in tqdm(range(0, len(rows), features.batch_size), desc="featurize", unit="batch", disable=None):
             part = rows[start : start + features.batch_size]
-            tokens, pooled = encode(part, 0)
+            tokens, pooled = take(part, 0)
             if plain is None:
                 _, num_tokens, width = tokens.shape
                 dtype = pa.from_numpy_dtype(tokens.dtype)
@@ -79,9 +101,10 @@ def write_features(
                 clip_ids = pa.array([source.clip_ids[r] for r in part])
                 for view in range(1, source.num_views):
                     views = pa.array([view] * len(part))
-                    _write(others, kind_of_others, encode(part, view)[0], {"clip_id": clip_ids, "view": views})
+                    _write(others, kind_of_others, take(part, view)[0], {"clip_id": clip_ids, "view": views})
             done = min(start + features.batch_size, len(rows))
             log({"clips": done}, done)
+    draft.measured["clips_made"] = made
     draft.count(ok=len(rows))
 
 

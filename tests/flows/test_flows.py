@@ -1,6 +1,5 @@
 """The flow for real, under Prefect and MLflow, with made-up step bodies."""
 
-import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -14,30 +13,6 @@ from tasks import runtime
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ["ingest", "decode", "fit_s2", "featurize", "fit_clip", "score", "score"]
-
-
-def _stubs():
-    spec = importlib.util.spec_from_file_location("iv_stubs", ROOT / "tests" / "tasks" / "stubs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A workspace, Prefect's test server, and stub steps."""
-    patch = pytest.MonkeyPatch()
-    for name in runtime.QUIET | {runtime.TRACKING: "", "PREFECT_HOME": "", "MPLCONFIGDIR": ""}:
-        patch.setenv(name, "x")  # so that undo takes away what prepare sets
-        patch.delenv(name)
-    patch.setattr(runtime, "_ours", None)
-    home = runtime.prepare(tmp_path_factory.mktemp("flows") / "ws")
-    _stubs().install(patch)
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield home
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

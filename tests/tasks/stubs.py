@@ -34,7 +34,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         "fit_s2": lambda *a: _fit("s2", *a),
         "fit_clip": lambda *a: _fit("clip", *a),
-        "score": lambda store, e, t, m, f, c: _step(
+        "score": lambda store, e, t, m, f, c, more=(): _step(
             "score", "scores", {"k": e.k}, {"manifest": m, "features": f, "checkpoint": c}, c.kind
         ),
         "report": lambda store, e, scores: _step("report", "report", e.recipe(), dict(scores)),
@@ -53,10 +53,12 @@ def _fit(kind, store, model, train, phase, manifest, inputs, init, features):
     return _step(f"fit_{kind}", kind, config, {"manifest": manifest, inputs.kind: inputs, **before}, phase.name)
 
 
-def _publish(store, report, stages):
+def _publish(store, report, stages, training):
     import json
 
     folder = store.home / "reports" / "latest"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps({"schema": 1, "rows": [], "paired": [], "stages": stages}))
+    (folder / "report.json").write_text(
+        json.dumps({"schema": 1, "rows": [], "paired": [], "stages": stages, "training": training})
+    )
     (folder / "report.html").write_text("<p>stub</p>")

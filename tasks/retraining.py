@@ -1,0 +1,37 @@
+"""What `train.policy` makes of a run: which models stay, what is noted for the next run, and what the report says."""
+
+import logging
+from collections.abc import Sequence
+
+from ivcore.train import policy
+from tasks.pipeline import Reference, Variant
+
+log = logging.getLogger("iv")
+
+
+def held_back(variant: Variant, manifest: Reference) -> tuple[policy.Model, ...]:
+    """The models that stay as they were trained last; none where the run is to train (or to find what it trained)."""
+    store, here = variant.where.store, variant.where.open(manifest)
+    choice = policy.choose(store, variant.config, here)
+    if choice.why:
+        log.info("%s.%s: %s", variant.arm, variant.seed, choice.why)
+    variant.pipeline.training.append(
+        {
+            "arm": variant.arm,
+            "seed": variant.seed,
+            "policy": variant.config.train.policy,
+            "trained_on": choice.trained_on.key,
+            "trained_on_clips": choice.trained_on.record()["facts"].get("clips", {}).get("train"),
+            "scored_on": here.key,
+            "new_clips": choice.new_clips,
+            "held_back": bool(choice.models),
+            "why": choice.why,
+        }
+    )
+    return choice.models
+
+
+def note_trained(variant: Variant, manifest: Reference, checkpoints: Sequence[Reference]) -> None:
+    """Note for the next run what this one has trained, or found trained."""
+    models = [(f"{c['kind']}/{c['key']}", c["stage"]["label"]) for c in checkpoints]
+    policy.remember(variant.where.store, variant.config, variant.where.open(manifest), models)
