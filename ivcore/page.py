@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ivcore.metrics.choice import LANGUAGES, NAMES, untrained
+from ivcore.metrics.terms import LANGUAGES, NAMES, untrained
 from ivcore.metrics.verdict import pooled
 from ivcore.pictures_cost import field_rows
 
@@ -45,7 +45,7 @@ def places(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def glance(found: Mapping[str, Any]) -> list[Row]:
     """An arm each: its heads with what a text query and the index cost, and by place R@1 both ways of every head."""
-    best = {(a["arm"], a["language"], a["text_class"]): a["variant"] for a in found["advice"]}
+    best = {(a["arm"], a["language"], a["text_class"], a["direction"]): a["variant"] for a in found["advice"]}
     never = untrained(found["rows"])
     out = []
     for arm in found["protocol"]["arms"]:
@@ -63,7 +63,7 @@ def glance(found: Mapping[str, Any]) -> list[Row]:
                     "cells": [
                         {
                             **{d: r1.get((model, head, *where, d)) for d in ("t2v", "v2t")},
-                            "best": best.get((arm, *where)) == f"{model}/{head}" and (arm, model, *where) not in never,
+                            "best": [d for d in ("t2v", "v2t") if best.get((arm, *where, d)) == f"{model}/{head}"],
                             "untrained": (arm, model, *where) in never,
                         }
                         for where in places(found)

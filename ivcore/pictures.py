@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ivcore.metrics.choice import DIRECTIONS, LANGUAGES
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES
 
 INK = "#010203"  # stands for the page's own colour until the SVG is done
 STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, and both read on white and on black

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from ivcore.metrics.choice import DIRECTIONS, LANGUAGES
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES
 from ivcore.pictures import INK, OTHER, RC, STYLE, _legend, _svg
 
 COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")

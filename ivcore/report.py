@@ -49,10 +49,10 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "gains": gains.between_arms(runs, found, evaluation),
         "frozen": lineage.frozen((clips or runs)[0]),
         "decoding": lineage.decoding(runs),
-        "advice": choice.choices(spread, verdict.pooled(paired), rows[0]["task"]),
         "curves": [curve for run in runs for curve in lineage.curves(run)],
         "examples": examples(runs, evaluation.examples, evaluation.seed),
     }
+    out["advice"] = choice.advice(out, verdict.pooled(paired))
     out["cells"] = cells(rows + out["k_curve"])
     out["published"] = published.rows(out["protocol"]["dataset"])
     schemas.write(draft.path / CELLS, out["cells"], schemas.CELLS)

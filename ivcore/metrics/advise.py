@@ -12,8 +12,8 @@ from typing import Any
 
 from ivcore.errors import UserError
 from ivcore.metrics import flops, published
-from ivcore.metrics.choice import LANGUAGES, NAMES
 from ivcore.metrics.pareto import front
+from ivcore.metrics.terms import LANGUAGES, NAMES
 
 Row = Mapping[str, Any]
 TASKS = ("retrieval", "multiple_choice", "classification")

@@ -5,7 +5,8 @@ Nothing is called a difference whose interval holds 0; then it says how large on
 
 from typing import Any
 
-from ivcore.metrics.choice import DIRECTIONS, LANGUAGES, NAMES, headline, kind, signed
+from ivcore.metrics.choice import headline
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, kind, signed
 from ivcore.metrics.verdict import pooled
 
 Verdict = dict[str, Any]
@@ -23,7 +24,7 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
     arms = list(dict.fromkeys(s["arm"] for s in spread))
     place = kind(language, text_class)
     sections = {
-        "What to take": [_of(a, arms) + t for a in arms for t in headline(verdict, every, a)] + _untrained(verdict),
+        "What to take": headline(verdict, every) + _untrained(verdict),
         f"R@1, {place}": [t for arm in arms for t in _recall(here, spread, arm, arms)],
         f"What matching adds, {place}": [t for arm in arms for t in _gains(here, arm, arms)]
         + _controls(here, spread, arms)

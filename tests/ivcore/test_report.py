@@ -12,7 +12,7 @@ import pytest
 from ivcore import pictures, schemas, steps
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics import choice, words
+from ivcore.metrics import advise, choice, terms, words
 from ivcore.metrics.examples import strip
 from ivcore.page import page, terminal
 from ivcore.report import publish
@@ -246,63 +246,67 @@ def test_summary_claims_no_more_than_the_intervals(made):
         assert claims == (p["ci95"][0] > 0 or p["ci95"][1] < 0)
 
 
-def test_advice_names_what_to_take_and_what_cannot_be_told_apart(made):
-    advice = one(made[2]["advice"], arm="hidden", language="en")
-    assert advice["variant"] in advice["unbeaten"] == ["s2/match", "clip/sim"]
-    assert "ahead of s2 by similarity (text to video +" in advice["because"]
-    first = lines(made[2])[0]
-    assert first.startswith("Arm hidden: Not decided.")
+def test_advice_is_what_the_adviser_answers_from_the_same_rows(made):
+    verdict = made[2]
+    assert len(verdict["advice"]) == 2 * 2  # languages and directions
+    for told in verdict["advice"]:
+        if told["language"] == "zh":  # nothing was trained on it
+            assert told["variant"] is None and told["because"] == "Nothing that was measured reads it."
+            continue
+        found = advise.answer(advise.Ask("retrieval", (told["language"],), 32, told["direction"]), verdict)
+        assert told["variant"] == f"{found.variant['model']}/{found.variant['head']}"
+        assert (told["arm"], told["k"], told["r1"]) == tuple(found.variant[n] for n in ("arm", "k", "r1"))
+        assert told["because"] == " ".join(found.because) and told["variant"] in told["unbeaten"]
+        assert (
+            told["ask"] == f"iv advise --task retrieval --languages en --text-length 32 --direction {told['direction']}"
+        )
+    assert lines(verdict)[0].startswith("Not decided. clip of arm hidden comes out best in 2 of 2 kinds of query")
+
+
+def told(r1: dict, pairs: dict, trained=("en", "zh")) -> list[str]:
+    """The headline over text queries: r1 by variant, and by language the (delta, low, high) of the two."""
+
+    def place(language):
+        return {"arm": "main", "language": language, "text_class": "short", "direction": "t2v"}
+
+    rows = [
+        {**place(lang), "task": "retrieval", "model": v.split("/")[0], "head": v.split("/")[1], "r1": value, "k": None,
+         "size": "tiny", "frames": 8, "dtype": "float32", "device": "cpu", "machine": "m", "max_text_len": 32,
+         "query_ms_p50": 1.0, "query_ms_p95": 1.0, "index_bytes_per_video": 1, "peak_mb": 1.0, "source": "measured",
+         "language_trained": lang in trained, "text_class_trained": True}
+        for lang in pairs for v, value in r1.items()
+    ]  # fmt: skip
+    a, b = r1
+    table = [
+        {**place(lang), "arm_b": "main", "seed": 0, "a": a, "b": b, "delta_r1": delta, "ci95": [low, high]}
+        | {"is_clear": low > 0 or high < 0}
+        for lang, (delta, low, high) in pairs.items()
+    ]
+    found = {"rows": rows, "paired": table, "protocol": {"arms": ["main"], "dataset": "d"}}
+    return choice.headline({**found, "advice": choice.advice(found, table)}, table)
 
 
 def test_take_is_said_only_of_what_is_shown():
-    def row(head, r1):
-        model, head = head.split("/")
-        place = {"arm": "main", "language": "en", "text_class": "short", "direction": "t2v"}
-        return {**place, "model": model, "head": head, "r1": r1}
-
-    def pair(a, b, delta, low, high):
-        place = {"arm": "main", "arm_b": "main", "language": "en", "text_class": "short", "direction": "t2v"}
-        return {**place, "a": a, "b": b, "delta_r1": delta, "ci95": [low, high], "is_clear": low > 0 or high < 0}
-
-    spread = [row("s2/match", 50.0), row("clip/sim", 40.0)]
-    sure = [pair("s2/match", "clip/sim", 10.0, 4.0, 16.0)]
-    (found,) = choice.choices(spread, sure)
-    assert found["variant"] == "s2/match" and found["unbeaten"] == ["s2/match"]
-    assert found["because"] == "ahead of clip (text to video +10.0 [4.0, 16.0])"
-    whole = {"advice": [found], "spread": spread, "rows": []}
-    assert choice.headline(whole, sure, "main")[0].startswith("Take s2 with matching. In 1 of 1")
-    unsure = [pair("s2/match", "clip/sim", 10.0, -4.0, 24.0)]
-    told = choice.headline({**whole, "advice": choice.choices(spread, unsure)}, unsure, "main")
-    assert told[0].startswith("Not decided.") and len(told) == 1
-    lost = [pair("clip/sim", "s2/match", 10.0, 4.0, 16.0)]
-    assert choice.signed(lost[0], "s2/match") == (-10.0, (-16.0, -4.0))
+    r1 = {"s2/match": 50.0, "clip/sim": 40.0}
+    sure = told(r1, {"en": (10.0, 4.0, 16.0)})
+    assert sure == [
+        "Take s2 with matching. It has the best R@1 in 1 of 1 kinds of query (language, caption length and direction); "
+        "in 1 it is shown to be ahead of every other variant."
+    ]
+    unsure = told(r1, {"en": (10.0, -4.0, 24.0)})
+    assert unsure[0].startswith("Not decided. s2 with matching comes out best in 1 of 1")
+    even = "no difference shown from clip (text to video +10.0 [-4.0, 24.0])."
+    assert unsure[1] == f"English, short captions, text to video: {even}"
+    lost = {"a": "clip/sim", "b": "s2/match", "delta_r1": 10.0, "ci95": [4.0, 16.0]}
+    assert terms.signed(lost, "s2/match") == (-10.0, (-16.0, -4.0))
 
 
 def test_the_verdict_is_silent_on_what_a_model_never_read():
-    def kind(language):
-        place = {"arm": "main", "language": language, "text_class": "short", "direction": "t2v"}
-        delta, low = (10.0, 4.0) if language == "en" else (0.0, -3.0)
-        pair = {"arm_b": "main", "a": "s2/sim", "b": "s2/match", "delta_r1": delta, "ci95": [low, 16.0]}
-        row = {
-            "model": "s2",
-            "head": "sim",
-            "r1": 50.0,
-            "text_class_trained": True,
-            "language_trained": language == "en",
-        }
-        other = {**row, "head": "match", "r1": 40.0}
-        return [{**place, **row}, {**place, **other}], {**place, **pair, "is_clear": low > 0}
-
-    spread, pairs = [], []
-    for language in ("en", "zh"):
-        rows, pair = kind(language)
-        spread, pairs = spread + rows, [*pairs, pair]
-    verdict = {"advice": choice.choices(spread, pairs), "spread": spread, "rows": spread}
-    assert len(choice.headline(verdict, pairs, "main")) == 1
-    trained = [{**r, "language_trained": True} for r in spread]
-    assert choice.headline({**verdict, "rows": trained}, pairs, "main")[1].startswith(
-        "Chinese, short captions: no diff"
-    )
+    both = {"en": (10.0, 4.0, 16.0), "zh": (0.0, -3.0, 16.0)}
+    r1 = {"s2/sim": 50.0, "s2/match": 40.0}
+    assert len(told(r1, both, trained=("en",))) == 1
+    assert told(r1, both)[1].startswith("Chinese, short captions, text to video: no difference shown")
+    assert told(r1, both, trained=()) == ["Not decided. Nothing that was measured was trained on these queries."]
 
 
 def test_frozen_curves_and_examples(made):

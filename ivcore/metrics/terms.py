@@ -1,0 +1,46 @@
+"""How variants, languages and directions are called, and how a paired difference is read from one side."""
+
+from typing import Any
+
+VARIANTS = ("s2/sim", "s2/match", "s2/fused", "clip/sim")  # dsl wants all queries at once, so it is nothing to take
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+LANGUAGES = {"en": "English", "zh": "Chinese", "es": "Spanish"}
+NAMES = {
+    "s2/match": "s2 with matching",
+    "s2/sim": "s2 by similarity",
+    "s2/fused": "s2 with both scores",
+    "clip/sim": "clip",
+}
+
+Row = dict[str, Any]
+
+
+def kind(language: str, text_class: str) -> str:
+    """English, short captions."""
+    return f"{LANGUAGES.get(language, language)}, {text_class} captions"
+
+
+def signed(p: Row, ahead: str) -> tuple[float, tuple[float, float]]:
+    """Difference and interval of a paired row, seen from variant `ahead`."""
+    low, high = p["ci95"]
+    values = (p["delta_r1"], low, high) if p["a"] == ahead else (-p["delta_r1"], -high, -low)
+    delta, low, high = (round(v, 1) + 0.0 for v in values)  # no -0.0
+    return delta, (low, high)
+
+
+def against(pairs: list[Row], one: str, other: str) -> str:
+    """How `one` stands to `other` by these paired rows, with the intervals; nothing where they were not compared."""
+    parts: dict[str, list[str]] = {}
+    for p in pairs:
+        if {p["a"], p["b"]} != {one, other}:
+            continue
+        delta, (low, high) = signed(p, one)
+        state = "no difference shown from" if not p["is_clear"] else "ahead of" if delta > 0 else "behind"
+        parts.setdefault(state, []).append(f"{DIRECTIONS[p['direction']]} {delta:+.1f} [{low:.1f}, {high:.1f}]")
+    return "; ".join(f"{state} {NAMES[other]} ({', '.join(told)})" for state, told in parts.items())
+
+
+def untrained(rows: list[Row]) -> set[tuple[str, str, str, str]]:
+    """(arm, model, language, caption length) that a model was scored on and never trained on."""
+    never = [r for r in rows if r["language_trained"] is False or r["text_class_trained"] is False]
+    return {(r["arm"], r["model"], r["language"], r["text_class"]) for r in never}
