@@ -29,7 +29,7 @@ from benchmarks import plain_decoders as plain
 from benchmarks.plain_decoders import EDGE, T, videos
 from ivcore import steps
 from ivcore.config import DataConfig, FramesConfig
-from ivcore.data import decode, pool
+from ivcore.data import decode, plan, pool
 from ivcore.data.decode_file import Decoded, Task, decode_file
 from ivcore.data.sampling import Sampling
 from ivcore.store import Artifact, Store
@@ -155,6 +155,7 @@ def _two_workers(folder: Path, repeats: int = 3) -> dict:
     ]
     for half in halves:
         half.stdout.readline()
+    size = plan.clip_bytes(FramesConfig(num_frames=T, size_px=EDGE))
     times: dict[str, list[float]] = {"pool": [], "halves": []}
     for _ in range(repeats):
         began = time.perf_counter()
@@ -165,7 +166,8 @@ def _two_workers(folder: Path, repeats: int = 3) -> dict:
             half.stdout.readline()
         times["halves"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        found = list(pool.run(decode_file, [_task(Path(p), "pyav") for p in paths], 2, 600))
+        tasks = [_task(Path(p), "pyav") for p in paths]
+        found = list(pool.run(decode_file, tasks, 2, 600, array_bytes=size))
         times["pool"].append(time.perf_counter() - began)
     for half in halves:
         half.stdin.close()

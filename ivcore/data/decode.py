@@ -163,7 +163,7 @@ def _write(folder: Path, shard: str, frames: FramesConfig, clips: list[Row], res
     """Write frames.parquet and index.parquet of these clips into `folder`; the index rows."""
     rows: list[Row] = []
     group: list[Row] = []
-    num = 0
+    num = waiting = 0  # rows of frames.parquet; bytes of the group
     schema = schemas.FRAME_SHARD.schema()
     options = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
     with contextlib.ExitStack() as stack:
@@ -181,11 +181,11 @@ def _write(folder: Path, shard: str, frames: FramesConfig, clips: list[Row], res
             if got.frames is not None and frames.cache:
                 row |= {"shard": shard, "row": num}
                 group.append({"clip_id": clip["clip_id"], "frames": got.frames.tobytes()})
-                num += 1
+                num, waiting = num + 1, waiting + got.frames.nbytes
             rows.append(row)
-            if len(group) == GROUP_CLIPS or sum(len(g["frames"]) for g in group) >= GROUP_BYTES:
+            if len(group) == GROUP_CLIPS or waiting >= GROUP_BYTES:
                 writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
-                group = []
+                group, waiting = [], 0
         if frames.cache:
             writer.write_table(schemas.check(pa.Table.from_pylist(group, schema), schemas.FRAME_SHARD))
     schemas.write(folder / "index.parquet", rows, schemas.FRAMES)

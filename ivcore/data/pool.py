@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import TimeoutError
+from concurrent.futures import TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +122,10 @@ def run(
         for num, task in enumerate(tasks):
             slot = num % ahead  # what was there before has been read: no more than `ahead` are out
             waiting.append(_Job(task, schedule(task, slot), slot))
-            if len(waiting) >= ahead:
-                yield outcome(waiting.popleft())
+            if len(waiting) >= ahead:  # half of them at once: waking up for each costs more than its work
+                wait([waiting[ahead // 2 - 1].future])
+                for _ in range(ahead // 2):
+                    yield outcome(waiting.popleft())
         while waiting:
             yield outcome(waiting.popleft())
     finally:
