@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ivcore.metrics.pareto import variants
 from ivcore.metrics.terms import LANGUAGES, NAMES, untrained
 from ivcore.metrics.verdict import pooled
 from ivcore.pictures_cost import field_rows
@@ -33,6 +34,7 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         compared=compared(found),
         decoding=decoding(found),
         field=field_rows(found),
+        front=[v for v in variants(found["cells"]) if v["on_front"]],
         several_arms=len(found["protocol"]["arms"]) > 1,
         several_seeds=len(found["protocol"]["seeds"]) > 1,
     )
@@ -120,7 +122,7 @@ def decoding(found: Mapping[str, Any]) -> list[str]:
 
 
 def terminal(found: dict[str, Any]) -> str:
-    """R@1 of every head by language and caption length, both directions, and the summary."""
+    """R@1 of every head by language and caption length, both directions, and the summary in brief."""
     lines = []
     for arm in glance(found):
         header = "".join(f"{f'{a} {b}':>13}" for a, b in places(found))
@@ -130,7 +132,7 @@ def terminal(found: dict[str, Any]) -> str:
             ms = num(head["ms"][0]) if head["ms"] else ""
             lines.append(f"{head['variant']:<14}{''.join(f'{c:>13}' for c in cells)}{ms:>10}")
         lines.append("")
-    for section in found["summary"]:
+    for section in (s for s in found["summary"] if s.get("brief", True)):
         lines += [section["title"], *(f"- {line}" for line in section["lines"]), ""]
     return "\n".join(lines).rstrip()
 

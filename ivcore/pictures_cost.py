@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from ivcore.metrics.pareto import variants
 from ivcore.metrics.terms import DIRECTIONS, LANGUAGES
 from ivcore.pictures import INK, OTHER, RC, STYLE, _legend, _svg
 
@@ -17,9 +18,10 @@ COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")
 
 
 def fronts(verdict: Mapping[str, Any]) -> str:
-    """One panel a language and length: every cell by time and R@1 of text queries, the front as a line."""
+    """One panel a language and length: every variant by time and R@1 of text queries, the front as a line."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "pareto"}):
-        cells = [c for c in verdict["cells"] if c["direction"] == "t2v" and c["query_ms_p95"] and c["head"] != "dsl"]
+        every = [v for v in variants(verdict["cells"]) if v["direction"] == "t2v" and v["query_ms_p95"]]
+        cells = [v for v in every if v["head"] != "dsl"]
         places = list(dict.fromkeys((c["language"], c["text_class"]) for c in cells))
         columns = min(3, max(1, len(places)))
         lines = -(-len(places) // columns) or 1

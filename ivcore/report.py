@@ -46,6 +46,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "paired": paired,
         "k_curve": kcurve.curve(runs, found, rows, evaluation),
         "errors": errors.kinds(runs),
+        "negatives": [row for run in runs if run.seed == runs[0].seed for row in lineage.negatives(run)],
         "gains": gains.between_arms(runs, found, evaluation),
         "frozen": lineage.frozen((clips or runs)[0]),
         "decoding": lineage.decoding(runs),
@@ -71,12 +72,9 @@ def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for r in (r for r in rows if "seed" in r or r["k"] not in full):
         cell = {c.name: r.get(c.name) for c in schemas.CELLS.columns}
         out.append(cell | dict(zip(("r1_low", "r1_high"), r["r1_ci95"])) | {"on_front": False})
-    costs = ("query_ms_p95", "index_bytes_per_video")
-    for question in {(c["language"], c["text_class"], c["direction"]) for c in out}:
-        asked = [c for c in out if (c["language"], c["text_class"], c["direction"]) == question and c["head"] != "dsl"]
-        for c in pareto.front(asked, less=costs):
-            c["on_front"] = True  # type: ignore[index]
-    return out
+    names = (*pareto.QUESTION, *pareto.VARIANT)
+    best = {tuple(v[n] for n in names) for v in pareto.variants(out) if v["on_front"]}
+    return [c | {"on_front": tuple(c[n] for n in names) in best} for c in out]
 
 
 def cells_of(store: Store, key: str) -> list[dict[str, Any]]:

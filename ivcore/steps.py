@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 9,
     "clip": 7,
     "scores": 4,
-    "report": 10,
+    "report": 11,
 }
 
 ONE_VIEW = FeaturesConfig()

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ivcore.errors import UserError
-from ivcore.metrics.advise import SHORT, Ask, answer
+from ivcore.metrics.advise import SHORT, Answer, Ask, answer
 from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, kind
 
 KIND = ("language", "text_class", "direction")
+FRONT = ("arm", "model", "head", "k", "frames", "dtype", "r1", "query_ms_p95", "index_bytes_per_video")
 ABOUT = ("arm", "size", "k", "frames", "dtype", "r1", "query_ms_p95")
 
 
@@ -32,9 +33,9 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
         ask = Ask(task, (language,), min(SHORT, read) if text_class == "short" else SHORT + 1, direction)
         try:
             said = answer(ask, found)
-            best, because = said.variant if said.basis == "measured" else None, said.because
         except UserError:  # nothing reads this language
-            best, because = None, []
+            said = Answer()
+        best = said.variant if said.basis == "measured" else None
         variant = f"{best['model']}/{best['head']}" if best else None
         pairs = here(pooled, best["arm"], *at) if best else []
         behind = {p["b" if p["delta_r1"] > 0 else "a"] for p in pairs if p["is_clear"]}
@@ -46,7 +47,8 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
                 "variant": variant,
                 **{name: best[name] if best else None for name in ABOUT},
                 "unbeaten": [v for v in VARIANTS if v in scored - behind],
-                "because": " ".join(because) if best else "Nothing that was measured reads it.",
+                "front": [{n: r.get(n) for n in FRONT} for r in (said.front if best else [])],
+                "because": " ".join(said.because) if best else "Nothing that was measured reads it.",
                 "ask": f"iv advise --task {task} --languages {language} --text-length {ask.text_len} "
                 f"--direction {direction}",
             }

@@ -5,6 +5,7 @@ Shapes: T frames, H by W pixels.
 
 import base64
 import io
+import itertools
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ HEIGHT_PX = 64  # larger frames are made this high; smaller ones are left as the
 def examples(runs: list[Scored], num: int, seed: int) -> list[dict[str, Any]]:
     """`num` text queries of the first arm and seed: caption, true clip, and what each head put first.
 
-    Every second one is drawn from the queries that the heads answered differently, as long as there are any.
+    In turn one of all queries, one that matching won and one that it lost, as long as there are any; without matching
+    one that the models answered differently.
     """
     if not runs or not num:
         return []
@@ -32,13 +34,17 @@ def examples(runs: list[Scored], num: int, seed: int) -> list[dict[str, Any]]:
     told = {c["caption_id"]: c for c in captions}
     rng = np.random.default_rng(seed)
     order = rng.permutation(sorted(answers)).tolist()
-    split = [q for q in order if len({first == told[q]["clip_id"] for _, _, first, _ in answers[q]}) > 1]
+    right = {q: {(m, h): first == told[q]["clip_id"] for m, h, first, _ in answers[q]} for q in order}
+    pools = {"drawn at random": order}
+    if any(("s2", "match") in found for found in right.values()):
+        pools["won by matching"] = [q for q in order if right[q]["s2", "match"] and not right[q]["s2", "sim"]]
+        pools["lost by matching"] = [q for q in order if right[q]["s2", "sim"] and not right[q]["s2", "match"]]
+    else:
+        pools["the models differ"] = [q for q in order if len(set(right[q].values())) > 1]
     picked: dict[str, str] = {}
-    for n in range(num):
-        pool, why = (split, "the heads differ") if n % 2 else (order, "drawn at random")
-        left = [q for q in pool if q not in picked] or [q for q in order if q not in picked]
-        if left:
-            picked[left[0]] = why if left[0] in pool else "drawn at random"
+    for _, (why, pool) in zip(range(num), itertools.cycle(pools.items())):
+        left = [(q, why) for q in pool if q not in picked] or [(q, "drawn at random") for q in order if q not in picked]
+        picked |= dict(left[:1])
     clips = {told[q]["clip_id"] for q in picked} | {a[2] for q in picked for a in answers[q]}
     pictures = _pictures(mine[0], sorted(clips))
     return [

@@ -139,6 +139,34 @@ def condition(scored: Scored) -> str:
     return words + (stale if _is_stale(phases) else "")
 
 
+def negatives(scored: Scored) -> Iterator[dict[str, Any]]:
+    """By phase of the model's own stage, in words: its batches, and whom each loss saw as a wrong partner."""
+    for record in scored.phases:
+        phase = _phase(record)
+        if record["kind"] != scored.model or not phase:
+            continue
+        share = f" in {100 * phase['group_share']:.0f} %" if phase.get("group_share", 1) < 1 else ""
+        batches = {
+            "random": "random clips",
+            "families": f"scenes with their swaps{share}",
+            "neighbours": f"clips that are confused{share}",
+        }
+        contrast = phase.get("vtc", 1) > 0 and phase.get("trainable", "all") != "fusion"
+        hidden = phase.get("vtc_negatives", "all") != "all"
+        even = f", {100 * phase['even_negatives']:.0f} % drawn evenly" if phase.get("even_negatives") else ""
+        yield {
+            "arm": scored.arm,
+            "model": scored.model,
+            "phase": phase.get("name", record["facts"].get("phase")),
+            "steps": record["facts"].get("steps"),
+            "batches": batches[phase.get("batches", "random")],
+            "contrast": ("the batch but clips of the same scene" if hidden else "all of the batch")
+            if contrast
+            else "off",
+            "matching": f"one of the batch by similarity{even}" if phase.get("vtm", 0) > 0 else "off",
+        }
+
+
 def matching_stands(scored: Scored) -> bool:
     """Whether the matching head was trained, and the text tower under it has not moved since."""
     phases = [_phase(p) for p in scored.phases if p["kind"] == "s2"]

@@ -1,10 +1,37 @@
 """The front: what no other one beats at everything that counts."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
 MORE, LESS = ("r1",), ("query_ms_p95", "index_bytes_per_video")
+
+
+QUESTION = ("language", "text_class", "direction")
+VARIANT = ("arm", "model", "head", "k")
+
+
+def variants(cells: Sequence[Row]) -> list[dict[str, Any]]:
+    """Cells of several seeds as one row a question and variant, in the order of the cells.
+
+    R@1 is the mean, costs are the worst; `on_front`: no variant of the question is at least as good, quick and small.
+    dsl is never on it.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for c in cells:
+        groups.setdefault(tuple(c[n] for n in (*QUESTION, *VARIANT)), []).append(c)
+    out = []
+    for key, mine in groups.items():
+        worst = {n: None if None in (all_ := [c[n] for c in mine]) else max(all_) for n in LESS}
+        row = {**dict(zip((*QUESTION, *VARIANT), key)), "r1": statistics.mean(c["r1"] for c in mine), **worst}
+        sure = mine[0] if len(mine) == 1 else {}
+        out.append({**row, **{n: sure.get(n) for n in ("r1_low", "r1_high")}, "on_front": False})
+    for question in {tuple(c[n] for n in QUESTION) for c in out}:
+        asked = [c for c in out if tuple(c[n] for n in QUESTION) == question and c["head"] != "dsl"]
+        for c in front(asked):
+            c["on_front"] = True  # type: ignore[index]
+    return out
 
 
 def front(rows: Sequence[Row], more: Sequence[str] = MORE, less: Sequence[str] = LESS) -> list[Row]:

@@ -3,8 +3,10 @@
 Nothing is called a difference whose interval holds 0; then it says how large one would have had to be to be seen.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+from ivcore.metrics import origins
 from ivcore.metrics.choice import headline
 from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, kind, signed
 from ivcore.metrics.verdict import pooled
@@ -12,28 +14,42 @@ from ivcore.metrics.verdict import pooled
 Verdict = dict[str, Any]
 Row = dict[str, Any]
 GAIN = ("s2/match", "s2/sim")
+FOR_THE_PAGE = ("What to take within", "What k", "Which errors", "What each loss", "Where clip")
 MATCH, SIM = ("s2", "match"), ("s2", "sim")
 
 
 def summary(verdict: Verdict) -> list[dict[str, Any]]:
-    """Sections of sentences, {title, lines}, the most important first."""
+    """Sections of sentences, {title, lines, brief}, the most important first; a terminal shows the brief ones."""
     language, text_class = verdict["rows"][0]["language"], verdict["rows"][0]["text_class"]
     every = pooled(verdict["paired"])
     here = [p for p in every if (p["language"], p["text_class"]) == (language, text_class)]
     spread = [s for s in verdict["spread"] if (s["language"], s["text_class"]) == (language, text_class)]
     arms = list(dict.fromkeys(s["arm"] for s in spread))
     place = kind(language, text_class)
+
+    def told(of: Callable[[str], list[str]]) -> list[str]:
+        return [_of(arm, arms) + line for arm in arms for line in of(arm)]
+
     sections = {
         "What to take": headline(verdict, every) + _untrained(verdict),
         f"R@1, {place}": [t for arm in arms for t in _recall(here, spread, arm, arms)],
+        f"What to take within a time, {place}": origins.within_a_time(verdict, language, text_class),
         f"What matching adds, {place}": [t for arm in arms for t in _gains(here, arm, arms)]
         + _controls(here, spread, arms)
         + [_between(g) for g in verdict["gains"] if (g["language"], g["text_class"]) == (language, text_class)],
+        f"What k buys, {place}": told(lambda arm: origins.of_k(verdict, language, text_class, arm)),
+        f"Which errors go, {place}": told(lambda arm: origins.of_errors(verdict, language, text_class, arm)),
+        "What each loss saw as negatives": told(lambda arm: origins.of_negatives(verdict, arm)),
+        "Where clip wins": told(lambda arm: origins.of_clip(verdict, every, arm)),
         "When matching earns its cost": _earns(verdict, here, spread, arms),
         "What it costs": _cost(verdict, spread, arms),
         "How sure this is": _caveats(verdict),
     }
-    return [{"title": title, "lines": lines} for title, lines in sections.items() if lines]
+    return [
+        {"title": title, "lines": lines, "brief": not title.startswith(FOR_THE_PAGE)}
+        for title, lines in sections.items()
+        if lines
+    ]
 
 
 def difference(p: Row) -> str:
@@ -80,10 +96,9 @@ def _recall(here: list[Row], spread: list[Row], arm: str, arms: list[str]) -> li
 
 
 def _gains(here: list[Row], arm: str, arms: list[str]) -> list[str]:
-    """Matching against the similarity it re-ranks, and the condition that this hangs on."""
+    """Matching against the similarity it re-ranks."""
     own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) == GAIN]
-    told = [_of(arm, arms) + difference(p) for p in own]
-    return told + [f"{_of(arm, arms)}Condition of that: {p['condition']}." for p in own[:1] if p["condition"]]
+    return [f"{_of(arm, arms)}{difference(p)} It won {p['only_a']} queries and lost {p['only_b']}." for p in own]
 
 
 def _between(g: Row) -> str:

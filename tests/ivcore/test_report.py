@@ -238,7 +238,11 @@ def test_summary_claims_no_more_than_the_intervals(made):
     text = "\n".join(lines(verdict))
     assert "s2 with matching is ahead of s2 by similarity" in text
     assert "no difference shown, clip minus s2 with matching" in text
-    assert "Condition of that: the hard negatives" in text
+    assert "Arm hidden: In short: the hard negatives" in text
+    assert "bind (scenes with their swaps): contrast the batch but clips of the same scene, matching one of the" in text
+    own = one(verdict["paired"], arm="hidden", arm_b="hidden", seed=None, a="s2/match", b="s2/sim", language="en",
+              direction="t2v")  # fmt: skip
+    assert f"It won {own['only_a']} queries and lost {own['only_b']}." in text
     assert "Control, the best similarity of any arm" in text
     assert "s2 was never trained on Chinese;" in text
     for p in verdict["paired"]:
@@ -317,8 +321,13 @@ def test_frozen_curves_and_examples(made):
     curve = [c for c in verdict["curves"] if (c["arm"], c["seed"], c["phase"]) == ("hidden", 0, "bind")]
     assert {c["name"] for c in curve} == {"loss", "loss/vtc"}
     assert curve[0]["step"][-1] == 3990 and len(curve[0]["step"]) <= 120
-    assert [e["drawn"] for e in verdict["examples"]] == ["drawn at random", "the heads differ"] * 2
+    assert [e["drawn"] for e in verdict["examples"]] == [
+        "drawn at random", "won by matching", "lost by matching", "drawn at random"
+    ]  # fmt: skip
     for e in verdict["examples"]:
+        right = {(a["model"], a["head"]): a["is_true"] for a in e["answers"]}
+        if e["drawn"] != "drawn at random":
+            assert right["s2", "match"] == (e["drawn"] == "won by matching") != right["s2", "sim"]
         assert e["picture"].startswith("data:image/png") and {a["head"] for a in e["answers"]} == {"sim", "match"}
 
 
