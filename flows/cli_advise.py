@@ -21,7 +21,7 @@ from flows.command import Example, common, emit, reported
 @click.option("--videos", type=click.IntRange(min=1), default=1000, show_default=True, help="Videos in the index.")
 @click.option("--device", help="cpu, cuda, or a GPU by name, e.g. A100-40GB; else whatever was measured.")
 @click.option("--size", help="Model size, e.g. S14; else every one.")
-@click.option("--dataset", help="Published data set to go by where nothing was measured.")
+@click.option("--dataset", help="Data set to go by, measured or published; else the run's own.")
 @common
 def advise_command(
     task: str,

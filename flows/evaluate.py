@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from flows.train import Trained, make_models
-from ivcore.config import FramesConfig, RunConfig, TrainConfig
+from ivcore.config import DataConfig, FramesConfig, RunConfig, TrainConfig
 from tasks.data import decode, featurize
 from tasks.endings import HOOKS
 from tasks.evaluation import catalog, publish, report, score
@@ -13,15 +13,18 @@ from tasks.pipeline import Pipeline, Reference, Variant, pipeline
 
 
 def make_seen(
-    variant: Variant, trained: Trained, frames: FramesConfig, train: TrainConfig, first: int = 0
+    variant: Variant, trained: Trained, data: DataConfig, frames: FramesConfig, train: TrainConfig, first: int = 0
 ) -> list[list[Reference]]:
-    """For each model the features of the scored split, one for each sampling of the frames from number `first` on."""
+    """For each model the features of the scored split, one for each sampling of the frames from number `first` on.
+
+    `trained.manifest` is that of `data`.
+    """
     config = variant.config
     encoders: dict[str, Reference] = {}  # whose trunk made the features a model stands on; s2's serves clip too
     out: list[list[Reference]] = [[] for _ in trained.models]
     for number in range(first, config.eval.samplings):
         shown = frames.model_copy(update={"shift": number / config.eval.samplings})
-        decoded = variant.do(decode, config.data, shown, trained.manifest)
+        decoded = variant.do(decode, data, shown, trained.manifest)
         for mine, (checkpoint, features) in zip(out, trained.models):
             encoder = encoders.setdefault(features["key"], checkpoint)
             mine.append(variant.do(featurize, config.features, train, decoded, encoder, config.eval.split))
@@ -31,7 +34,7 @@ def make_seen(
 def make_scores(variant: Variant, trained: Trained) -> dict[str, Reference]:
     """Scores of both models, named ARM.SEED.MODEL; of s2 alone in an arm without clip."""
     config = variant.config
-    others = make_seen(variant, trained, config.frames, config.train, first=1)
+    others = make_seen(variant, trained, config.data, config.frames, config.train, first=1)
     return {
         f"{variant.arm}.{variant.seed}.{checkpoint['kind']}": variant.do(
             score, config.eval, config.train, trained.manifest, features, checkpoint, more

@@ -81,9 +81,11 @@ class SyntheticConfig(Branch):
 
 
 class PartConfig(Branch):
-    """One data set of a mix."""
+    """One data set of a mix, or of a grid."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Begins every id of the part; --set reaches mix.NAME.")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="Begins every id of the part, or the arm; --set reaches it as NAME."
+    )
     dataset: str = Field("folder", description="As data.dataset.")
     root: str | None = Field(None, description="As data.root.")
     annotations: str | None = Field(None, description="As data.annotations.")
@@ -132,6 +134,11 @@ class DataConfig(Branch):
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"shares = {list(self.shares)} must be shares of train, val and test that add up to 1")
         return self
+
+    def of(self, part: PartConfig) -> "DataConfig":
+        """This config with the part's data set for its own."""
+        own = {"dataset": part.dataset, "root": part.root, "annotations": part.annotations, "mix": ()}
+        return self.model_copy(update=own)
 
 
 class FramesConfig(Branch):
@@ -426,7 +433,11 @@ class EvalConfig(Branch):
 
 
 class GridConfig(Branch):
-    """What `iv grid` looks at beside the languages, lengths and k of `eval`: each (frames, dtype) is encoded once."""
+    """What `iv grid` looks at beside the languages, lengths and k of `eval`; all are encoded once."""
+
+    data: tuple[PartConfig, ...] = Field(
+        (), description="Data sets that are scored beside the run's own; nothing is trained on them."
+    )
 
     frames: tuple[int, ...] = Field((), description="Frames taken from a clip; none: as many as frames.num_frames.")
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = Field(

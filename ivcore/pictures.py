@@ -70,7 +70,6 @@ def _recall(verdict: Mapping[str, Any]) -> str:
         places = list(dict.fromkeys((s["language"], s["text_class"]) for s in spread))
         heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
         height = len(arms) * (0.7 + 0.13 * len(places) * (len(heads) + 1)) + 0.5
-        chance = 100 / verdict["protocol"]["n_videos"]
         fig = Figure(figsize=(8, height), layout="constrained")
         axes = fig.subplots(len(arms), 2, sharex=True, sharey=True, squeeze=False)
         for (arm, row), (column, direction) in ((x, y) for x in zip(arms, axes) for y in enumerate(DIRECTIONS)):
@@ -85,6 +84,7 @@ def _recall(verdict: Mapping[str, Any]) -> str:
                 color, marker = STYLE.get(head, OTHER)
                 ax.plot([low, high], [y, y], color=color, lw=1.3)
                 ax.plot([s["r1"]], [y], color=color, marker=marker, ms=4.5, ls="")
+            chance = 100 / next(s["n_videos"] for s in spread if s["arm"] == arm)
             ax.axvline(chance, color=INK, lw=0.6, ls=":")
             for line in range(1, len(places)):
                 ax.axhline(line - 0.5, color="#888888", lw=0.5, alpha=0.5)

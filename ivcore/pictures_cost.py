@@ -22,13 +22,13 @@ def fronts(verdict: Mapping[str, Any]) -> str:
     with matplotlib.rc_context({**RC, "svg.hashsalt": "pareto"}):
         every = [v for v in variants(verdict["cells"]) if v["direction"] == "t2v" and v["query_ms_p95"]]
         cells = [v for v in every if v["head"] != "dsl"]
-        places = list(dict.fromkeys((c["language"], c["text_class"]) for c in cells))
+        places = list(dict.fromkeys((c["dataset"], c["language"], c["text_class"]) for c in cells))
         columns = min(3, max(1, len(places)))
         lines = -(-len(places) // columns) or 1
         fig = Figure(figsize=(8, 0.4 + 2.3 * lines), layout="constrained")
         axes = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, place in zip(axes, places):
-            mine = [c for c in cells if (c["language"], c["text_class"]) == place]
+            mine = [c for c in cells if (c["dataset"], c["language"], c["text_class"]) == place]
             best = sorted((c["query_ms_p95"], c["r1"]) for c in mine if c["on_front"])
             ax.step(*zip(*best), where="post", color=INK, lw=0.8) if best else None
             for c in mine:
@@ -41,7 +41,8 @@ def fronts(verdict: Mapping[str, Any]) -> str:
                     ax.annotate(
                         f"k={c['k']}", (c["query_ms_p95"], c["r1"]), (3, -8), textcoords="offset points", fontsize=6
                     )
-            ax.set_title(f"{LANGUAGES.get(place[0], place[0])}, {place[1]}", loc="left")
+            several = len({p[0] for p in places}) > 1
+            ax.set_title(f"{place[0]}: " * several + f"{LANGUAGES.get(place[1], place[1])}, {place[2]}", loc="left")
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
             ax.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
@@ -108,15 +109,16 @@ def field_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     theirs = [r for r in verdict["published"] if r["task"] == "retrieval"]
     if not theirs:
         return []
-    languages = {r["language"] for r in theirs}
-    ours = [s for s in verdict["spread"] if s["language"] in languages and s["head"] != "dsl"]
+    public = {(r["dataset"], r["language"]) for r in theirs}
+    of = "{dataset}: " if len({name for name, _ in public}) > 1 else ""
+    ours = [s for s in verdict["spread"] if (s["dataset"], s["language"]) in public and s["head"] != "dsl"]
     rows = [
-        {"name": f"ours: {s['arm']} {s['model']}/{s['head']}, {s['text_class']}", "source": "measured"}
+        {"name": of.format(**s) + f"ours: {s['arm']} {s['model']}/{s['head']}, {s['text_class']}", "source": "measured"}
         | {n: s[n] for n in ("direction", "r1", "r1_ci95")}
         for s in ours
     ]
     return rows + [
-        {"name": f"{r['model']}-{r['size']}", "source": "published", "r1_ci95": None}
+        {"name": of.format(**r) + f"{r['model']}-{r['size']}", "source": "published", "r1_ci95": None}
         | {n: r[n] for n in ("direction", "r1")}
         for r in theirs
     ]

@@ -55,7 +55,7 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
     }
     out["advice"] = choice.advice(out, verdict.pooled(paired))
     out["cells"] = cells(rows + out["k_curve"])
-    out["published"] = published.rows(out["protocol"]["dataset"])
+    out["published"] = [row for name in out["protocol"]["datasets"] for row in published.rows(name)]
     schemas.write(draft.path / CELLS, out["cells"], schemas.CELLS)
     out["summary"] = words.summary(out)
     (draft.path / VERDICT).write_text(_json(out), encoding="utf-8")
@@ -85,7 +85,6 @@ def cells_of(store: Store, key: str) -> list[dict[str, Any]]:
 def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation: EvalConfig) -> dict[str, Any]:
     """What was asked, of how much, and how the numbers are to be read."""
     facts = runs[0].record["facts"]
-    manifest = runs[0].input("manifest").record()
     first = next(iter(facts["slices"].values()))
     left_out = {
         (r.arm, r.seed): (r.record["facts"]["clips_left_out"], r.record["facts"]["texts_left_out"]) for r in runs
@@ -108,20 +107,28 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         if clips or texts
         else "No clip of the split that could be read was left out.",
     ]
-    scored = _scored(runs[0], evaluation)
-    notes.append(
-        f"Scored: {scored['videos']} of the {scored['of_videos']} videos and {scored['texts']} of the "
-        f"{scored['of_texts']} texts that the data set names; videos not on the disk: {scored['missing_videos']}."
-    )
+    named = lineage.datasets(runs)
+    first_of = {name: next(r for r in runs if named[r.input("manifest").id] == name) for name in named.values()}
+    scored = {name: _scored(run, evaluation) for name, run in first_of.items()}
+    notes += [
+        f"Scored: {n['videos']} of the {n['of_videos']} videos and {n['texts']} of the {n['of_texts']} texts that "
+        f"{name if len(scored) > 1 else 'the data set'} names; videos not on the disk: {n['missing_videos']}."
+        for name, n in scored.items()
+    ]
+    own = named[runs[0].input("manifest").id]
     return {
-        "dataset": manifest["config"].get("dataset", "unknown"),
+        "dataset": own,
+        "datasets": {
+            name: {n: run.record["facts"][n] for n in ("n_videos", "split_sha256")} for name, run in first_of.items()
+        },
         "split": facts["split"],
         "split_sha256": facts["split_sha256"],
         "split_sha256_by_seed": {f"{r.arm}.{r.seed}": r.record["facts"]["split_sha256"] for r in runs},
         "n_texts": first["n_texts"],
         "n_videos": facts["n_videos"],
         "slices": facts["slices"],
-        "scored": scored,
+        "scored": scored[own],
+        "scored_by_dataset": scored,
         "languages": list(dict.fromkeys(r["language"] for r in rows)),
         "text_classes": list(dict.fromkeys(r["text_class"] for r in rows)),
         "arms": list(dict.fromkeys(r.arm for r in runs)),

@@ -147,10 +147,11 @@ CURVES = Table(
 )
 CELLS = Table(
     "cells",
-    1,
+    2,
     "One row a cell of a report: a variant asked in one language, length and direction.",
     (
-        Column("arm", pa.string(), "arm; in a grid ARM_fFRAMES_DTYPE"),
+        Column("arm", pa.string(), "arm; in a grid ARM_fFRAMES_DTYPE, or ARM_DATA_fFRAMES_DTYPE"),
+        Column("dataset", pa.string(), "data set that was scored"),
         Column("seed", pa.int64(), "seed; null: all of them together", True),
         Column("model", pa.string(), "s2 or clip"),
         Column("size", pa.string(), "model size", True),

@@ -48,7 +48,7 @@ class Ask:
     videos: int = 1000
     device: str | None = None  # cpu, cuda, or a GPU of gpus.toml
     size: str | None = None
-    dataset: str | None = None  # published data set to go by where nothing is measured
+    dataset: str | None = None  # to go by, measured or published; None: the report's own, or one by language
 
     @property
     def text_class(self) -> str:
@@ -98,6 +98,8 @@ def variants(ask: Ask, rows: Sequence[Row], refused: list[dict[str, str]]) -> li
     asked = [r for r in rows if (r.get("task", "retrieval"), r["direction"]) == (ask.task, ask.direction)]
     asked = [r for r in asked if r.get("source", "measured") == "measured" and r["head"] != "dsl"]
     asked = [r for r in asked if r["text_class"] == ask.text_class and r["language"] in ask.languages]
+    own = ask.dataset or next((r.get("dataset") for r in asked), None)  # R@1 on two data sets is not one figure
+    asked = [r for r in asked if r.get("dataset") == own]
     asked = [r for r in asked if ask.size in (None, r.get("size"))]
     asked = [r for r in asked if ask.device in (None, r.get("device"), r.get("machine"))]
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -180,7 +182,7 @@ def _measured(ask: Ask, out: Answer, found: list[dict[str, Any]], report: Mappin
     chosen = front(fit, less=less)
     best = dict(chosen[0])
     out.variant = best
-    dataset = report.get("protocol", {}).get("dataset", "this data set")
+    dataset = ask.dataset or report.get("protocol", {}).get("dataset", "this data set")
     out.because.append(
         f"{name(best)}: R@1 {best['r1']:.1f} on {dataset}"
         + (f", {best['query_ms_p95']:.1f} ms at the 95th percentile" if best["query_ms_p95"] else "")

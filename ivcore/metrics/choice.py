@@ -13,8 +13,9 @@ from ivcore.errors import UserError
 from ivcore.metrics.advise import SHORT, Answer, Ask, answer
 from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, kind
 
-KIND = ("language", "text_class", "direction")
+KIND = ("dataset", "language", "text_class", "direction")
 FRONT = ("arm", "model", "head", "k", "frames", "dtype", "r1", "query_ms_p95", "index_bytes_per_video")
+SAME = ("dataset", "language", "text_class", "arm", "variant")
 ABOUT = ("arm", "size", "k", "frames", "dtype", "r1", "query_ms_p95")
 
 
@@ -25,19 +26,21 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
         found: rows, k_curve, paired and protocol of the report.
         pooled: paired rows over all seeds.
     """
-    out = []
+    out, several = [], len({r["dataset"] for r in found["rows"]}) > 1
     for task, *at in dict.fromkeys((r["task"], *(r[n] for n in KIND)) for r in found["rows"]):
-        language, text_class, direction = at
+        dataset, language, text_class, direction = at
         # A short text that every variant reads whole; of the long ones the shortest.
         read = min((r["max_text_len"] or SHORT for r in found["rows"]), default=SHORT)
-        ask = Ask(task, (language,), min(SHORT, read) if text_class == "short" else SHORT + 1, direction)
+        ask = Ask(
+            task, (language,), min(SHORT, read) if text_class == "short" else SHORT + 1, direction, dataset=dataset
+        )
         try:
             said = answer(ask, found)
         except UserError:  # nothing reads this language
             said = Answer()
         best = said.variant if said.basis == "measured" else None
         variant = f"{best['model']}/{best['head']}" if best else None
-        pairs = here(pooled, best["arm"], *at) if best else []
+        pairs = here(pooled, best["arm"], *at[1:]) if best else []
         behind = {p["b" if p["delta_r1"] > 0 else "a"] for p in pairs if p["is_clear"]}
         scored = {f"{r['model']}/{r['head']}" for r in found["rows"] if best and r["arm"] == best["arm"]}
         out.append(
@@ -50,7 +53,7 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
                 "front": [{n: r.get(n) for n in FRONT} for r in (said.front if best else [])],
                 "because": " ".join(said.because) if best else "Nothing that was measured reads it.",
                 "ask": f"iv advise --task {task} --languages {language} --text-length {ask.text_len} "
-                f"--direction {direction}",
+                f"--direction {direction}" + (f" --dataset {dataset}" if several else ""),
             }
         )
     return out
@@ -83,17 +86,18 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
         if alone
         else f"Not decided. {name} comes out best in {kinds}, but in none is it shown to be ahead of every other one."
     ]
-    for spot in dict.fromkeys((r["language"], r["text_class"], r["arm"], r["variant"]) for r in rows):
-        some = [r for r in rows if (r["language"], r["text_class"], r["arm"], r["variant"]) == spot and r not in alone]
+    several = len({r["dataset"] for r in rows}) > 1
+    for spot in dict.fromkeys(tuple(r[n] for n in SAME) for r in rows):
+        some = [r for r in rows if tuple(r[n] for n in SAME) == spot and r not in alone]
         if some:
-            out.append(_other(spot, some, pooled, (arm, take)))
+            out.append((f"{spot[0]}: " if several else "") + _other(some, pooled, (arm, take)))
     return out
 
 
-def _other(spot: tuple[str, ...], some: list[Row], pooled: list[Row], first: tuple[str, str]) -> str:
+def _other(some: list[Row], pooled: list[Row], first: tuple[str, str]) -> str:
     """A sentence on kinds of one language and length that are not the first choice's alone."""
-    language, text_class, arm, variant = spot
-    pairs = [p for r in some for p in here(pooled, arm, *(r[n] for n in KIND))]
+    _, language, text_class, arm, variant = (some[0][n] for n in SAME)
+    pairs = [p for r in some for p in here(pooled, arm, *(r[n] for n in KIND[1:]))]
     even = [against(pairs, variant, v) for v in VARIANTS if v != variant]
     told = "; ".join(t for t in even if t) or "the only one that reads it"
     where = f"{kind(language, text_class)}, {' and '.join(DIRECTIONS[r['direction']] for r in some)}"

@@ -20,6 +20,7 @@ from ivcore.metrics.lineage import Scored
 
 SAME = (
     "task",
+    "dataset",
     "model",
     "size",
     "head",

@@ -1,5 +1,6 @@
 """Where a table of scores comes from: manifest, frames, features, and every training phase behind the checkpoint."""
 
+import collections
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,6 +82,15 @@ class Scored:
         told = [_phase(p) for p in self.phases if p["kind"] == self.model]
         own = [p["long_share"] for p in told if "long_share" in p]
         return [n for n, there in (("short", any(x < 1 for x in own)), ("long", any(x > 0 for x in own))) if there]
+
+
+def datasets(runs: list[Scored]) -> dict[str, str]:
+    """What the data set behind each manifest is called, by the id; two of one name and seed get their keys."""
+    manifests = {(run.seed, run.input("manifest").id): run.input("manifest") for run in runs}
+    called = {id: m.record()["config"].get("dataset", "unknown") for (_, id), m in manifests.items()}
+    often = collections.Counter((seed, called[id]) for seed, id in manifests)
+    twice = {name for (_, name), num in often.items() if num > 1}
+    return {id: f"{called[id]} {m.key[:6]}" if called[id] in twice else called[id] for (_, id), m in manifests.items()}
 
 
 def decoding(runs: list[Scored]) -> list[dict[str, Any]]:

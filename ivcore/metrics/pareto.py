@@ -8,7 +8,7 @@ Row = Mapping[str, Any]
 MORE, LESS = ("r1",), ("query_ms_p95", "index_bytes_per_video")
 
 
-QUESTION = ("language", "text_class", "direction")
+QUESTION = ("dataset", "language", "text_class", "direction")
 VARIANT = ("arm", "model", "head", "k")
 
 

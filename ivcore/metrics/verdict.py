@@ -18,7 +18,7 @@ from ivcore import schemas
 from ivcore.config import EvalConfig
 from ivcore.metrics import stats
 from ivcore.metrics.ambiguity import Said, adjusted, said
-from ivcore.metrics.lineage import Scored, condition
+from ivcore.metrics.lineage import Scored, condition, datasets
 from ivcore.metrics.retrieval import compute, grades
 
 Place = tuple[str, str, str]  # language, text class, direction
@@ -129,7 +129,7 @@ def _best(run: Scored, known: Said) -> dict[tuple[str, Place], tuple[Any, ...]]:
 
 def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[dict[str, Any]]:
     """One row an arm, seed, model, head, language, class and direction."""
-    out = []
+    out, named = [], datasets(runs)
     for run in runs:
         facts, measured = run.record["facts"], run.record["measured"]
         ms, index = measured.get("query_ms", {}), run.index_ms()
@@ -150,6 +150,8 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
             out.append(
                 {
                     "task": facts.get("task", "retrieval"),
+                    "dataset": named[run.input("manifest").id],
+                    "n_videos": facts["n_videos"],
                     **_named(arm, seed, (model, head), place),
                     "size": run.size(),
                     "k": facts["k"] if head in ("match", "fused") else None,
@@ -199,6 +201,8 @@ def spread(found: Outcomes, table: list[dict[str, Any]], evaluation: EvalConfig)
             {
                 **_named(arm, None, head, place),
                 "seeds": seeds,
+                "dataset": mine[0]["dataset"],
+                "n_videos": mine[0]["n_videos"],
                 "n": len(together.query),
                 "r1": round(sure.mean, 4),
                 "r1_ci95": _round(sure.ci()),

@@ -98,7 +98,7 @@ def _recall(here: list[Row], spread: list[Row], arm: str, arms: list[str]) -> li
 def _gains(here: list[Row], arm: str, arms: list[str]) -> list[str]:
     """Matching against the similarity it re-ranks."""
     own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) == GAIN]
-    return [f"{_of(arm, arms)}{difference(p)} It won {p['only_a']} queries and lost {p['only_b']}." for p in own]
+    return [f"{_of(arm, arms)}{difference(p)} Queries won: {p['only_a']}, lost: {p['only_b']}." for p in own]
 
 
 def _between(g: Row) -> str:

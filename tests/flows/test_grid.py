@@ -1,5 +1,6 @@
 """The grid's plan without a server: what is encoded how often, counted by the keys of the steps asked for."""
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 from flows.evaluate import make_scores
 from flows.grid import make_cells
 from flows.train import Trained
-from ivcore.config import RunConfig
+from ivcore.config import PartConfig, RunConfig
 
 
 @dataclass
@@ -62,6 +63,18 @@ def test_each_sampling_of_an_ensemble_is_encoded_once():
     variant.made.clear()
     make_scores(variant, trained())  # the plain sampling is at hand from training, the two others are found
     assert variant.made == ["score", "score"]
+
+
+def test_another_data_set_is_ingested_and_encoded_by_itself():
+    part = PartConfig(name="other", dataset="msvd", root="videos", annotations="a.json")
+    variant = Counting(RunConfig())
+    own = make_cells(variant, trained(), 8, "float32")
+    other = dataclasses.replace(trained(), manifest={"kind": "manifest", "key": "n"})
+    variant.made.clear()
+    cells = make_cells(variant, other, 8, "float32", part)
+    assert list(cells) == ["main_other_f8_float32.0.s2", "main_other_f8_float32.0.clip"]
+    assert variant.made == ["decode", "featurize", "score", "score"]
+    assert not set(str(c["key"]) for c in cells.values()) & {str(c["key"]) for c in own.values()}
 
 
 def test_clip_with_a_trunk_of_its_own_is_encoded_by_it():

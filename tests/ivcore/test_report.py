@@ -242,7 +242,7 @@ def test_summary_claims_no_more_than_the_intervals(made):
     assert "bind (scenes with their swaps): contrast the batch but clips of the same scene, matching one of the" in text
     own = one(verdict["paired"], arm="hidden", arm_b="hidden", seed=None, a="s2/match", b="s2/sim", language="en",
               direction="t2v")  # fmt: skip
-    assert f"It won {own['only_a']} queries and lost {own['only_b']}." in text
+    assert f"Queries won: {own['only_a']}, lost: {own['only_b']}." in text
     assert "Control, the best similarity of any arm" in text
     assert "s2 was never trained on Chinese;" in text
     for p in verdict["paired"]:
@@ -277,7 +277,7 @@ def told(r1: dict, pairs: dict, trained=("en", "zh")) -> list[str]:
         {**place(lang), "task": "retrieval", "model": v.split("/")[0], "head": v.split("/")[1], "r1": value, "k": None,
          "size": "tiny", "frames": 8, "dtype": "float32", "device": "cpu", "machine": "m", "max_text_len": 32,
          "query_ms_p50": 1.0, "query_ms_p95": 1.0, "index_bytes_per_video": 1, "peak_mb": 1.0, "source": "measured",
-         "language_trained": lang in trained, "text_class_trained": True}
+         "language_trained": lang in trained, "text_class_trained": True, "dataset": "d"}
         for lang in pairs for v, value in r1.items()
     ]  # fmt: skip
     a, b = r1
@@ -389,6 +389,26 @@ def test_pictures_are_svg_and_the_same_every_time(made):
     assert one_ == two and set(one_) == {"recall", "latency", "losses", "pareto", "depth"}
     for svg in one_.values():
         assert ElementTree.fromstring(svg).tag.endswith("svg") and "currentColor" in svg and pictures.INK not in svg
+
+
+def test_two_data_sets_are_never_one_figure(tmp_path):
+    store = Store(tmp_path)
+    made = data(store, 0), data(store, 1)  # of one name, and other videos
+    s2 = checkpoint(store, "s2", "seen", 0, None)
+    both = {f"{arm}.0.s2": scores(store, "seen", n, "s2", one_, s2) for n, (arm, one_) in enumerate(zip("ab", made))}
+    report = steps.run(steps.report(store, EVAL, both), store)
+    verdict = json.loads((report.path / "verdict.json").read_text())
+    names = [f"made_up {m.key[:6]}" for m, _ in made]
+    assert list(verdict["protocol"]["datasets"]) == names == list(dict.fromkeys(r["dataset"] for r in verdict["rows"]))
+    assert sum(note.startswith("Scored: ") for note in verdict["protocol"]["notes"]) == 2
+    told = [a for a in verdict["advice"] if (a["language"], a["direction"]) == ("en", "t2v")]
+    assert [(a["dataset"], a["arm"]) for a in told] == list(zip(names, "ab"))  # each from its own rows
+    assert all(a["ask"].endswith(f"--dataset {a['dataset']}") for a in told)
+    assert not [p for p in verdict["paired"] if p["arm"] != p["arm_b"]]
+    for name in names:
+        assert any(c["on_front"] for c in verdict["cells"] if c["dataset"] == name)
+    html = page({**verdict, "stages": STAGES, "training": []}, pictures.pictures(verdict))
+    assert f"{names[0]} (40 videos), {names[1]} (40 videos)" in html
 
 
 def test_a_public_data_set_stands_beside_the_field(made):

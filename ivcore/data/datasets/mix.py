@@ -42,13 +42,13 @@ CARD = Card(
 
 def recipe(data: DataConfig) -> dict[str, Any]:
     """Name, weight and recipe of each part."""
-    parts = [{"name": p.name, "weight": p.weight, **_dataset(p).recipe(_data(data, p))} for p in _parts(data)]
+    parts = [{"name": p.name, "weight": p.weight, **_dataset(p).recipe(data.of(p))} for p in _parts(data)]
     return {"dataset": "mix", "parts": parts}
 
 
 def root(store: Store, data: DataConfig) -> Path:
     """A folder with a link to the root of each part, by its name."""
-    roots = {part.name: str(_dataset(part).root(store, _data(data, part))) for part in _parts(data)}
+    roots = {part.name: str(_dataset(part).root(store, data.of(part))) for part in _parts(data)}
     name = hashlib.sha256(json.dumps(roots, sort_keys=True).encode()).hexdigest()[:24]
     folder = store.home / "cache" / "mix" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def rows(data: DataConfig, root: Path) -> tuple[list[dict[str, Any]], list[dict[
     """Clips and captions of every part, ids and paths begun with its name."""
     clips, captions = [], []
     for part in _parts(data):
-        some, texts = _dataset(part).rows(_data(data, part), (root / part.name).resolve())
+        some, texts = _dataset(part).rows(data.of(part), (root / part.name).resolve())
         for clip in some:
             named = {name: f"{part.name}/{clip[name]}" for name in ("clip_id", "path", "family")}
             clips.append({**clip, **named, "source": part.name, "weight": part.weight})
@@ -85,8 +85,3 @@ def _dataset(part: PartConfig) -> Any:
     if part.dataset == "mix":
         raise UserError(f"data.mix.{part.name}: a mix in a mix; name its parts beside the others")
     return module("ivcore.data.datasets", part.dataset)
-
-
-def _data(data: DataConfig, part: PartConfig) -> DataConfig:
-    own = {"dataset": part.dataset, "root": part.root, "annotations": part.annotations, "mix": ()}
-    return data.model_copy(update=own)
