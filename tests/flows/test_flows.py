@@ -47,6 +47,8 @@ def test_the_chain_runs_once_and_arms_share_what_is_equal(first):
     assert made == [("plain", s["step"], s["label"]) for s in first[:7]] + [
         ("other", "score", "s2"), ("other", "score", "clip"), ("all", "report", "")]  # fmt: skip
     assert all(s["mlflow_run_id"] and s["prefect_run_id"] and s["rows_in"] == 4 for s in first)
+    fields = {"step", "key", "cached", "wall_s", "cpu_s", "peak_rss_mb", "rows_in", "rows_ok", "rows_failed"}
+    assert all(fields <= s.keys() for s in first)
 
 
 def test_the_tree_can_be_walked_both_ways_by_tags_alone(home, first):
