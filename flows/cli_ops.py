@@ -11,19 +11,34 @@ from flows.command import Example, common, emit, reported
 )
 @click.option("--mlflow-port", type=click.IntRange(1, 65535), default=5000, show_default=True, envvar="IV_MLFLOW_PORT")
 @click.option("--limit", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once on this machine.")
+@click.option(
+    "--database",
+    metavar="URL",
+    envvar="IV_DATABASE",
+    help="PostgreSQL for both servers, postgresql://user@host/name; else SQLite. With a password: set IV_DATABASE.",
+)
 @common
-def up_command(prefect_port: int, mlflow_port: int, limit: int, home: str | None, as_json: bool, debug: bool) -> None:
+def up_command(
+    prefect_port: int,
+    mlflow_port: int,
+    limit: int,
+    database: str | None,
+    home: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
     """Start a Prefect server, a worker and an MLflow server on this machine; what runs already stays."""
     with reported(debug):
         from tasks import runtime, services
 
         place = runtime.prepare(home)
-        plan = services.Plan(place, prefect_port, mlflow_port, limit)
+        plan = services.Plan(place, prefect_port, mlflow_port, limit, database)
         running = services.up(plan)
         if as_json:
             return emit({"home": str(place), "running": running})
         click.echo(f"Prefect  {plan.prefect_url}")
         click.echo(f"MLflow   {plan.mlflow_url}")
+        click.echo(f"data     {services.shown_database(plan)}")
         click.echo(f"worker   pool {services.POOL}, {limit} runs at once")
         click.echo(f"logs     {place / 'logs'}")
         click.echo(f"shell    . {place / 'run' / 'env.sh'}   (for prefect and mlflow; iv finds them by itself)")

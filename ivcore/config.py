@@ -335,6 +335,9 @@ class TrainConfig(Branch):
     )
     seed: int = Field(0, ge=0, description="Seed of weights, batches, masks and negatives.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    take_turns: Literal["cuda", "always", "never"] = _speed_only(
+        "cuda", "Training, encoding and scoring wait for a slot of Prefect's limit iv-gpu: on CUDA, always, or never."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Arithmetic of the towers (losses are float32)."
     )

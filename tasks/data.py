@@ -73,7 +73,7 @@ def featurize(
             step = steps.featurize(where.store, features, train, source, checkpoint, scored)
         elif wanted_gb is not None:
             plan.check("features", source.rows, wanted_gb, where.store.home)
-    return execute(where, step, label=encoder["stage"]["label"])
+    return execute(where, step, label=encoder["stage"]["label"], train=train)
 
 
 def _kept(

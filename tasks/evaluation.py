@@ -40,7 +40,7 @@ def score(
 
         step.make(draft, both)
 
-    state = execute(where, replace(step, make=make))
+    state = execute(where, replace(step, make=make), train=train)
     registry.note(where.store, checkpoint_, where.parent, recall)
     return state
 

@@ -17,12 +17,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ivcore.errors import UserError, WorkError
-from tasks import runtime
+from tasks import database, runtime
 
 POOL = "iv"
 MARK = "IV_UP"  # in the environment of everything we start: the workspace
@@ -40,6 +40,7 @@ class Plan:
     prefect_port: int = 4200
     mlflow_port: int = 5000
     limit: int = 2
+    database: str | None = field(default=None, repr=False)  # with a password; see tasks/database.py
 
     @property
     def prefect_url(self) -> str:
@@ -59,7 +60,7 @@ def up(plan: Plan) -> dict[str, Any]:
         UserError: a port is taken.
         WorkError: a server did not come up; with the last words of its log.
     """
-    from tasks import reaper
+    from tasks import reaper, slots
 
     running = runtime.running(plan.home)
     _same_ports(plan, running)
@@ -68,22 +69,31 @@ def up(plan: Plan) -> dict[str, Any]:
             _need_port(name, port)
     for name in ("logs", "run"):
         (plan.home / name).mkdir(exist_ok=True)
+    database.need_the_same(plan.home, plan.database)
     env = environment(plan)
-    (plan.home / "run" / "env.sh").write_text(exports(plan) + "\n")
+    _write_exports(plan)
+    secret = _with_database(plan, running)
     for name, url, health in (
         ("prefect", plan.prefect_url, "/api/health"),
         ("mlflow", plan.mlflow_url, "/health"),
     ):  # one after the other: both at once starve each other on a small machine
         if name not in running:
-            running[name] = {**_start(plan.home, name, _command(name, plan), env), "url": url}
+            running[name] = {**_start(plan.home, name, _command(name, plan), env | secret), "url": url}
             _note(plan.home, running)
             _wait(plan.home, name, running[name], url + health)
+    database.note(plan.home, plan.database)
     if "worker" not in running:
         with _environ(env):
+            slots.make_limit()
             reaper.reap()  # what died with the worker before; no other start may do it while a worker is about
         running["worker"] = _start(plan.home, "worker", _command("worker", plan), env)
         _note(plan.home, running)
     return running
+
+
+def shown_database(plan: Plan) -> str:
+    """Where both servers keep their data, without the password."""
+    return database.shown(database.parsed(plan.database)) if plan.database else f"SQLite in {plan.home}"
 
 
 def down(home: Path) -> list[str]:
@@ -127,7 +137,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "PREFECT_LOGGING_EXTRA_LOGGERS": "iv",
     }
     # `prepare` has set the quiet level for this process; the runs are to speak.
-    given = {k: v for k, v in os.environ.items() if runtime.QUIET.get(k) != v}
+    given = {k: v for k, v in os.environ.items() if runtime.QUIET.get(k) != v and k != database.SETTING}
     return {**runtime.QUIET, **wishes, **given, **ours}
 
 
@@ -136,6 +146,22 @@ def exports(plan: Plan) -> str:
     names = ("PREFECT_API_URL", runtime.TRACKING, "IV_HOME", "PREFECT_API_AUTH_STRING")
     env = environment(plan)
     return "\n".join(f"export {name}={shlex.quote(env[name])}" for name in names if name in env)
+
+
+def _write_exports(plan: Plan) -> None:
+    """run/env.sh, for this user alone: it may hold a login."""
+    path = plan.home / "run" / "env.sh"
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
+        f.write(exports(plan) + "\n")
+
+
+def _with_database(plan: Plan, running: Mapping[str, Any]) -> dict[str, str]:
+    """What tells the servers that start now where their data are: nothing of SQLite, which _command names."""
+    if plan.database is None or {"prefect", "mlflow"} <= running.keys():
+        return {}
+    database.make_schemas(plan.database)
+    return database.environment(plan.database)
 
 
 def marked(home: Path) -> list[int]:
@@ -153,7 +179,9 @@ def _command(name: str, plan: Plan) -> list[str]:
     """The command line of a server, run by this Python."""
     data = plan.home / "mlflow"
     mlflow = ["server", "--host", LOOPBACK, "--port", str(plan.mlflow_port), "--workers", "1"]
-    mlflow += ["--backend-store-uri", f"sqlite:///{data}/mlflow.db", "--artifacts-destination", str(data / "artifacts")]
+    mlflow += ["--artifacts-destination", str(data / "artifacts")]
+    if plan.database is None:  # else it is in the environment: a command line can be read by everybody
+        mlflow += ["--backend-store-uri", f"sqlite:///{data}/mlflow.db"]
     commands = {
         "prefect": ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(plan.prefect_port)],
         "mlflow": ["mlflow", *mlflow],

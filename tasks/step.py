@@ -4,6 +4,7 @@ The store is the only cache. A found step ends as a state named Cached, which lo
 tasks goes a dict of a few hundred bytes, never data.
 """
 
+import contextlib
 import errno
 import logging
 from collections.abc import Callable, Mapping
@@ -18,9 +19,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from ivcore import steps
+from ivcore.config import TrainConfig
 from ivcore.steps import Step
 from ivcore.store import Artifact, Store
-from tasks import tracking
+from tasks import slots, tracking
 
 Reference = dict[str, Any]  # kind, key, rows of an artifact, and its row of the report's stages
 TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # a network disk that hiccups
@@ -64,10 +66,11 @@ def step_task(name: str) -> Callable[[Callable[..., Any]], Any]:
     )
 
 
-def execute(where: Where, step: Step, label: str = "") -> State:
+def execute(where: Where, step: Step, label: str = "", train: TrainConfig | None = None) -> State:
     """Find or make the step's artifact; a Completed state whose data is the reference.
 
-    `label` names a step that has none of its own, where a variant has two of one kind.
+    `label` names a step that has none of its own, where a variant has two of one kind. `train` is given by steps that
+    may work on a GPU: they wait for their turn there.
     """
     step = replace(step, label=step.label or label)
     found = where.store.find(step.kind, step.key)
@@ -75,16 +78,26 @@ def execute(where: Where, step: Step, label: str = "") -> State:
         tracking.note_reused(where.parent, step, found, f"{where.arm}.{where.seed}")
         log.info("%s  found  %s", _title(where, step), found.id)
         return Completed(name="Cached", message=f"artifact {found.id} reused", data=reference(where, step, found, True))
+    home = Path(where.home)
+    with contextlib.ExitStack() as turns:
+        if train is not None:
+            turns.enter_context(slots.slot(train))
+        artifact = _make(where, step)
+    made = reference(where, step, artifact, False)
+    log.info("%s  done   %s rows, %.1f s", _title(where, step), artifact.rows, made["stage"]["wall_s"])
+    _show(home, made)
+    return Completed(message=f"artifact {artifact.id} made", data=made)
+
+
+def _make(where: Where, step: Step) -> Artifact:
+    """Run the step under a run of its own in MLflow."""
     log.info("%s  starts", _title(where, step))
     home = Path(where.home)
     with tracking.stage_run(home, step, where.parent, where.arm, where.seed, prefect_context()) as run:
         context = {"mlflow_run_id": run.run_id, "prefect_run_id": prefect_runtime.flow_run.id}
         artifact = steps.run(step, Store(home, context), run.log)
         run.log(tracking.figures_of(artifact), 0)
-    made = reference(where, step, artifact, False)
-    log.info("%s  done   %s rows, %.1f s", _title(where, step), artifact.rows, made["stage"]["wall_s"])
-    _show(home, made)
-    return Completed(message=f"artifact {artifact.id} made", data=made)
+    return artifact
 
 
 def reference(where: Where, step: Step, artifact: Artifact, cached: bool) -> Reference:

@@ -52,7 +52,7 @@ def fit_s2(
     before = where.open(init) if init else None
     source = _source(where, inputs)
     step = steps.fit_s2(where.store, model, train, phase, where.open(manifest), source, before, features)
-    return _fit(where, step, train.s2)
+    return _fit(where, step, train, train.s2)
 
 
 @step_task("fit_clip")
@@ -70,7 +70,7 @@ def fit_clip(
     source = _source(where, inputs)
     before = where.open(init)
     step = steps.fit_clip(where.store, model, train, phase, where.open(manifest), source, before, features)
-    return _fit(where, step, train.clip)
+    return _fit(where, step, train, train.clip)
 
 
 def _source(where: Where, inputs: Reference) -> Artifact:
@@ -80,9 +80,9 @@ def _source(where: Where, inputs: Reference) -> Artifact:
     return where.store.get(record["inputs"]["frames"]) if record["config"].get("split") else found
 
 
-def _fit(where: Where, step: Step, stage: StageConfig) -> State[Any]:
+def _fit(where: Where, step: Step, train: TrainConfig, stage: StageConfig) -> State[Any]:
     """Run the phase; the checkpoint that ends the stage goes into the registry."""
-    state = execute(where, step)
+    state = execute(where, step, train=train)
     if step.label == stage.phases[-1].name:
         tags = {"iv.phase": step.label, "iv.arm": where.arm, "iv.seed": str(where.seed), **prefect_context()}
         registry.register(where.store, where.store.get(f"{step.kind}/{step.key}"), where.parent, tags)

@@ -46,6 +46,7 @@ class Servers:
     home: Path
     prefect_port: int
     mlflow_port: int
+    more: dict = field(default_factory=dict)  # environment of every `iv`
     _me: str = field(default_factory=lambda: str(uuid.uuid4()))
     _token: str = ""
 
@@ -56,7 +57,7 @@ class Servers:
         ours |= {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.mlflow_port}", "PYTHONPATH": str(ROOT)}
         ours |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"}
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "IV_"))}
-        return {**clean, **ours}
+        return {**clean, **ours, **self.more}
 
     def iv(self, *args, timeout=300):
         """`iv ARGS --home ...`; its finished process."""
@@ -64,10 +65,11 @@ class Servers:
         return subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
     def up(self):
-        """Start what does not run."""
+        """Start what does not run; what `iv up` says."""
         ports = ["--prefect-port", str(self.prefect_port), "--mlflow-port", str(self.mlflow_port)]
         done = self.iv("up", *ports, timeout=600)
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def deploy(self):
         """`prefect --no-prompt deploy --all`, from the folder of prefect.yaml."""

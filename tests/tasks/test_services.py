@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from ivcore.errors import UserError
-from tasks import runtime, safety, services
+from tasks import database, runtime, safety, services
 
 
 @pytest.fixture
@@ -112,3 +112,23 @@ def test_doctor_sees_an_unsafe_server(tmp_path, address, origin, status, says):
 
         assert re.search(says, rows["prefect"]["value"])
     assert not rows["worker"]["ok"] and rows["worker"]["cure"] == "iv up"
+
+
+@pytest.mark.parametrize("address", ["mysql://me@here/x", "postgresql://here", "sqlite:///x.db", "nonsense"])
+def test_only_a_postgresql_database_is_taken(address):
+    with pytest.raises(UserError, match="postgresql://user@host:5432/name"):
+        database.parsed(address)
+
+
+def test_the_databases_address_reaches_the_servers_alone(tmp_path, monkeypatch):
+    address = "postgresql://me:p%40ss@there:5433/iv?sslmode=require"
+    monkeypatch.setenv(database.SETTING, address)
+    found = database.environment(address)
+    assert found[database.PREFECT] == "postgresql+asyncpg://me:p%40ss@there:5433/iv?ssl=require"
+    assert found[database.MLFLOW] == (
+        "postgresql+psycopg2://me:p%40ss@there:5433/iv?options=-csearch_path%3Dmlflow&sslmode=require"
+    )
+    plan = services.Plan(tmp_path, database=address)
+    assert not [v for v in services.environment(plan).values() if "p%40ss" in v] and "ss@" not in repr(plan)
+    assert "--backend-store-uri" not in services._command("mlflow", plan)
+    assert "***" in services.shown_database(plan) and "SQLite" in services.shown_database(services.Plan(tmp_path))

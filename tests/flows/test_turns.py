@@ -1,0 +1,63 @@
+"""Two runs and one slot: a step that asks for its turn is alone, one that does not is not."""
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ivcore.config import TrainConfig
+from ivcore.steps import Step
+from tasks import slots
+from tasks.step import Where, execute
+
+
+@pytest.fixture
+def together(home):
+    """Runs two steps at once in two flow runs; whether both were at work at the same time."""
+    from prefect import flow
+
+    calls = itertools.count()
+
+    def run(how, wait_s=60):
+        met, names, call = threading.Barrier(2), [], next(calls)
+
+        def make(draft, log):
+            try:
+                met.wait(wait_s)
+                names.append("met")
+            except threading.BrokenBarrierError:
+                met.reset()
+                names.append("alone")
+            draft.count(1)
+
+        @flow(name="turns", persist_result=False)
+        def one(number):
+            step = Step("fit_s2", "s2", {"call": call, "number": number}, {}, make)
+            execute(Where(str(home)), step, train=TrainConfig(device="cpu", take_turns=how))
+
+        with ThreadPoolExecutor(2) as both:
+            list(both.map(one, (1, 2)))
+        assert len(names) == 2
+        return names == ["met", "met"]
+
+    return run
+
+
+def test_a_slot_is_for_one_run_at_a_time(home, together):
+    assert together("always")  # there is no such limit yet, so nothing waits
+    slots.make_limit()
+    slots.make_limit()  # again: it stays
+    assert together("never") and together("cuda")  # not asked for: on a CPU, cuda asks for nothing
+    assert not together("always", wait_s=2)  # as long as one waits for the other, that one has no slot
+
+
+def test_the_number_of_slots_is_the_users(home):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    slots.make_limit()
+    with get_client(sync_client=True) as client:
+        client.update_global_concurrency_limit(slots.LIMIT, GlobalConcurrencyLimitUpdate(limit=3))
+        slots.make_limit()
+        assert client.read_global_concurrency_limit_by_name(slots.LIMIT).limit == 3
