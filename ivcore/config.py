@@ -413,7 +413,7 @@ class EvalConfig(Branch):
     fused_weight: float = _when_set(
         0.0,
         "Weight of the matching logit in the head fused, cosine + weight * logit of the k best: an extra that nobody "
-        "published; 0: no such head.",
+        "published. At s2's temperature (0.07) both count alike; 0: no such head.",
         ge=0,
     )
     samplings: int = _when_set(
