@@ -71,6 +71,8 @@ def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for r in (r for r in rows if "seed" in r or r["k"] not in full):
         cell = {c.name: r.get(c.name) for c in schemas.CELLS.columns}
+        taught = [r[name] for name in ("language_trained", "text_class_trained")]
+        cell["trained"] = False if False in taught else None if None in taught else True
         out.append(cell | dict(zip(("r1_low", "r1_high"), r["r1_ci95"])) | {"on_front": False})
     names = (*pareto.QUESTION, *pareto.VARIANT)
     best = {tuple(v[n] for n in names) for v in pareto.variants(out) if v["on_front"]}

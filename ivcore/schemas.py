@@ -163,6 +163,7 @@ CELLS = Table(
         Column("language", pa.string(), "of the captions"),
         Column("text_class", pa.string(), "short or long"),
         Column("direction", pa.string(), "t2v or v2t"),
+        Column("trained", pa.bool_(), "the model was trained on this language and length; null: not known", True),
         Column("n", pa.int64(), "queries"),
         Column("r1", pa.float64(), "R@1, percent"),
         Column("r1_low", pa.float64(), "its 95 % interval"),

@@ -427,7 +427,8 @@ def test_cells_of_the_report_are_its_rows_and_the_smaller_k(made):
     smaller = [c for c in verdict["k_curve"] if c["k"] < 4]
     assert len(table) == len(verdict["rows"]) + len(smaller) and {c["k"] for c in smaller} == {1, 2}
     front = [c for c in table if c["on_front"]]
-    assert front and all(c["head"] != "dsl" and c["query_ms_p95"] for c in front)
+    assert front and all(c["head"] != "dsl" and c["query_ms_p95"] and c["trained"] is not False for c in front)
+    assert {c["language"] for c in table} == {"en", "zh"} and {c["language"] for c in front} == {"en"}  # as trained
     for c in smaller:
         if c["k"] == 1:  # nothing is re-ordered
             sim = one(verdict["spread"], arm=c["arm"], model="s2", head="sim", language=c["language"],
