@@ -81,11 +81,12 @@ def reap_command(home: str | None, as_json: bool, debug: bool) -> None:
 @click.option("--pin", metavar="KIND/KEY", help="Keep this artifact from now on, with what it was made from.")
 @common
 def gc_command(delete: bool, older_than: float, pin: str | None, home: str | None, as_json: bool, debug: bool) -> None:
-    """List (or delete) what no report, no registered model and no pin stands on."""
+    """List (or delete) what no report, no registered model and no pin stands on; here, never in IV_REMOTE."""
     with reported(debug):
+        import os
         from pathlib import Path
 
-        from ivcore import garbage
+        from ivcore import garbage, remote
         from ivcore.store import Store
         from tasks import keeping, runtime
 
@@ -97,13 +98,16 @@ def gc_command(delete: bool, older_than: float, pin: str | None, home: str | Non
         rows = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
         for artifact in found if delete else []:
             garbage.remove(artifact)
+        there = remote.shown(os.environ.get(remote.ADDRESS, ""))
         if as_json:
-            return emit({"deleted": delete, "kept": kept, "garbage": rows})
+            return emit({"deleted": delete, "kept": kept, "garbage": rows, "untouched": there})
         for row in rows:
             click.echo(f"{row['bytes']:>14,}  {row['artifact']}")
         total = sum(row["bytes"] for row in rows)
         ends = "deleted" if delete else "would be deleted with --delete"
         click.echo(f"{len(rows)} artifacts, {total:,} bytes, {ends}; {len(kept)} are kept for their own sake")
+        if there:
+            click.echo(f"nothing in {there} is deleted: other machines stand on it")
 
 
 @click.command("promote", cls=Example, example="iv promote s2 --challenger newest")

@@ -1,7 +1,8 @@
 """Which artifacts nobody needs any more: not reachable from what is kept, and not just made.
 
 Kept are the roots, what they were made from, step by step, the shards their indexes name, and the videos their
-manifests were made of. Kinds that this file does not know are never garbage.
+manifests were made of. Kinds that this file does not know are never garbage. What is in the object store of IV_REMOTE
+stays: other machines stand on it.
 """
 
 import os
@@ -10,8 +11,6 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from ivcore.store import RECORD, Artifact, Store
 
@@ -44,13 +43,9 @@ def reachable(all_: dict[str, Artifact], roots: Iterable[str]) -> set[str]:
         if artifact.id in seen:
             continue
         seen.add(artifact.id)
-        record = artifact.record()
-        found = list(record["inputs"].values())
+        found = artifact.stands_on()
         if artifact.kind == "manifest":
-            found.append(videos.get(str(record["config"]), ""))
-        index = artifact.path / "index.parquet"
-        if index.is_file() and "shard" in pq.read_schema(index).names:
-            found += pq.read_table(index, columns=["shard"]).column(0).unique().to_pylist()
+            found.append(videos.get(str(artifact.record()["config"]), ""))
         todo += [id for id in found if id in all_ and id not in seen]
     return seen
 

@@ -3,15 +3,20 @@
 The key is a hash of the recipe (kind, step version, config branch, input keys). A folder is written under a temporary
 name, record.json last, synced and renamed, so nothing half-written is ever seen and a second writer of the same key
 throws its own copy away.
+
+With IV_REMOTE set, machines share artifacts through an object store: what is finished here is sent there, after all
+that it stands on, and what is there and not here is fetched when it is asked for.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import resource
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import ivcore
+from ivcore import remote
 from ivcore.errors import UserError, WorkError
+from ivcore.remote import RECORD
 
-RECORD = "record.json"
 RECORD_SCHEMA = 1
+AT_ONCE = 256  # records read from the object store before the first is looked at
+said = logging.getLogger("iv.remote")
+_fetching = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,18 @@ class Artifact:
         """The whole record.json."""
         record: dict[str, Any] = json.loads((self.path / RECORD).read_text())
         return record
+
+    def stands_on(self) -> list[str]:
+        """Ids of what it was made from, and of the other shards that its index names."""
+        out = list(self.record()["inputs"].values())
+        index = self.path / "index.parquet"
+        if index.is_file():
+            import pyarrow.parquet as pq
+
+            if "shard" in pq.read_schema(index).names:
+                shards = pq.read_table(index, columns=["shard"]).column(0).unique().to_pylist()
+                out += [shard for shard in shards if shard not in (None, self.id)]
+        return out
 
 
 @dataclass
@@ -93,33 +114,78 @@ class Store:
         """Where the artifact is or would be."""
         return self.home / "artifacts" / kind / key
 
+    @property
+    def remote(self) -> remote.Remote | None:
+        """The object store of IV_REMOTE."""
+        address = os.environ.get(remote.ADDRESS)
+        return remote.connect(address) if address else None
+
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The finished artifact, or None."""
+        """The finished artifact, fetched if it is not here; None where there is none."""
         path = self.path(kind, key)
         try:
-            record = json.loads((path / RECORD).read_text())
+            text = (path / RECORD).read_bytes()
         except FileNotFoundError:
-            return None
-        except json.JSONDecodeError:
-            raise WorkError(f"{path / RECORD} is damaged; delete {path} and run again") from None
-        if record["schema"] != RECORD_SCHEMA:
-            raise UserError(f"{path / RECORD} has schema {record['schema']}, this version reads {RECORD_SCHEMA}")
-        return Artifact(kind, key, path, record["rows_ok"])
+            return self._fetch(kind, key)
+        return Artifact(kind, key, path, _parsed(text, path)["rows_ok"])
 
     def get(self, id: str) -> Artifact:
         """The artifact named `KIND/KEY`; WorkError when it is gone."""
         kind, _, key = id.partition("/")
         found = self.find(kind, key)
         if found is None:
-            raise WorkError(f"artifact {id} is not in {self.home}; run the step that makes it")
+            there = f" nor in {self.remote.name}" if self.remote else ""
+            raise WorkError(f"artifact {id} is not in {self.home}{there}; run the step that makes it")
         return found
 
     def all(self, kind: str = "*") -> Iterator[Artifact]:
-        """Every finished artifact (of a kind), by kind and key."""
+        """Every finished artifact (of a kind) that is here, by kind and key."""
         for path in sorted((self.home / "artifacts").glob(f"{kind}/*/{RECORD}")):
             found = self.find(path.parent.parent.name, path.parent.name)
             if found is not None:
                 yield found
+
+    def records(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id and record of every finished artifact of a kind, here and then those that are only in the object store."""
+        here = set()
+        for artifact in self.all(kind):
+            here.add(artifact.id)
+            yield artifact.id, artifact.record()
+        if self.remote:
+            ids = [id for id in self.remote.ids(kind) if id not in here]
+            for part in (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)):
+                for id, text in zip(part, self.remote.records(part)):
+                    if text is not None:
+                        yield id, _parsed(text, f"{self.remote.name}/artifacts/{id}")
+
+    def share(self, artifact: Artifact) -> None:
+        """Send it to the object store, if there is one and it is not there, after what it stands on."""
+        if self.remote is None or self.remote.has([artifact.id])[0]:
+            return
+        below = artifact.stands_on()
+        for id, there in zip(below, self.remote.has(below)):
+            if not there and (self.path(*id.split("/")) / RECORD).is_file():  # what is gone here stays gone there
+                self.share(self.get(id))
+        self.remote.send(artifact.id, artifact.path)
+        said.info("%s sent to %s", artifact.id, self.remote.name)
+
+    def _fetch(self, kind: str, key: str) -> Artifact | None:
+        """The artifact from the object store, whole and checked; None where there is none."""
+        if self.remote is None:
+            return None
+        id, final = f"{kind}/{key}", self.path(kind, key)
+        (text,) = self.remote.records([id])
+        if text is None:
+            return None
+        record = _parsed(text, f"{self.remote.name}/artifacts/{id}")
+        with _fetching:
+            if not (final / RECORD).is_file():  # another thread may have been quicker
+                with _aside(final) as folder:
+                    self.remote.fetch(id, record["files"], folder)
+                    (folder / RECORD).write_bytes(text)
+                    _settle(folder, final)
+                said.info("%s fetched from %s", id, self.remote.name)
+        return Artifact(kind, key, final, record["rows_ok"])
 
     @contextlib.contextmanager
     def write(
@@ -127,12 +193,9 @@ class Store:
     ) -> Iterator[Draft]:
         """Write the artifact of this recipe; on leaving, `draft.artifact` is the finished one (ours or another's)."""
         final = self.path(kind, key)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(final)
-        draft = Draft(final.with_name(f".{key}.{socket.gethostname()}.{os.getpid()}.tmp"))
-        draft.path.mkdir()
         start, cpu = time.monotonic(), _cpu_s()
-        try:
+        with _aside(final) as folder:
+            draft = Draft(folder)
             yield draft
             record = {
                 "schema": RECORD_SCHEMA,
@@ -159,18 +222,46 @@ class Store:
                 **{"mlflow_run_id": None, "prefect_run_id": None, **self.context},
             }
             (draft.path / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
-            _sync(draft.path)
-            try:
-                draft.path.rename(final)
-                _sync_folder(final.parent)
-            except OSError:  # another process finished the same key first: its copy stays
-                if not (final / RECORD).is_file():
-                    raise
+            _settle(draft.path, final)
             draft.artifact = Artifact(kind, key, final, draft.rows_ok)
-            for folder in draft.superseded:
-                shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            shutil.rmtree(draft.path, ignore_errors=True)
+            for left in draft.superseded:
+                shutil.rmtree(left, ignore_errors=True)
+        self.share(draft.artifact)
+
+
+def _parsed(text: bytes, where: Path | str) -> dict[str, Any]:
+    """A record that can be read and is of this schema."""
+    try:
+        record: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise WorkError(f"{where}/{RECORD} is damaged; delete {where} and run again") from None
+    if record["schema"] != RECORD_SCHEMA:
+        raise UserError(f"{where}/{RECORD} has schema {record['schema']}, this version reads {RECORD_SCHEMA}")
+    return record
+
+
+@contextlib.contextmanager
+def _aside(final: Path) -> Iterator[Path]:
+    """A folder beside the final one to write into; what is left in it at the end goes."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(final)
+    folder = final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settle(folder: Path, final: Path) -> None:
+    """Bring a whole folder to the disk and to its place."""
+    _sync(folder)
+    try:
+        folder.rename(final)
+        _sync_folder(final.parent)
+    except OSError:  # another process finished the same key first: its copy stays
+        if not (final / RECORD).is_file():
+            raise
 
 
 def _cpu_s() -> float:

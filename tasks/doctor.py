@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ivcore.errors import WorkError
+from ivcore import remote
+from ivcore.errors import UserError, WorkError
 from tasks import runtime, safety
 
 FREE_GB = 2.0
@@ -99,5 +100,18 @@ def _workspace(home: str | None) -> list[dict[str, Any]]:
     return [
         _check("workspace", True, f"{place} can be written", ""),
         _check("disk", free >= FREE_GB, f"{free:.1f} GB free", f"free {FREE_GB:.0f} GB or give --home elsewhere"),
+        *_remote(),
         *safety.servers(place),
     ]
+
+
+def _remote() -> list[dict[str, Any]]:
+    """The object store, if there is one: a small file is written there and deleted."""
+    address = os.environ.get(remote.ADDRESS)
+    if not address:
+        return []
+    try:
+        remote.connect(address).probe()
+    except (UserError, WorkError, OSError) as e:
+        return [_check("remote", False, remote.shown(address), str(e))]
+    return [_check("remote", True, f"{remote.shown(address)} can be written", "")]

@@ -20,6 +20,7 @@ from prefect.states import Completed, State
 
 from ivcore import steps
 from ivcore.config import TrainConfig
+from ivcore.remote import Unreachable
 from ivcore.steps import Step
 from ivcore.store import Artifact, Store
 from tasks import slots, tracking
@@ -49,9 +50,9 @@ class Where:
 
 
 def _worth_retrying(task: Any, run: Any, state: State) -> bool:
-    """Only a hiccup of the disk; a wrong config, bad data or a full disk stay as they are."""
+    """Only a hiccup of the disk or the object store; a wrong config, bad data or a full disk stay as they are."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, OSError) and error.errno in TRANSIENT
+    return isinstance(error, Unreachable) or (isinstance(error, OSError) and error.errno in TRANSIENT)
 
 
 def step_task(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -75,6 +76,7 @@ def execute(where: Where, step: Step, label: str = "", train: TrainConfig | None
     step = replace(step, label=step.label or label)
     found = where.store.find(step.kind, step.key)
     if found is not None:
+        where.store.share(found)
         tracking.note_reused(where.parent, step, found, f"{where.arm}.{where.seed}")
         log.info("%s  found  %s", _title(where, step), found.id)
         return Completed(name="Cached", message=f"artifact {found.id} reused", data=reference(where, step, found, True))

@@ -122,15 +122,14 @@ def _how(frames: FramesConfig) -> dict[str, Any]:
 def _known(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[tuple[Any, ...], Row]:
     """Index rows of the clips that some shard has, by content; not of what was lost under a shorter deadline."""
     wanted, how, known = {_content(clip) for clip in clips}, _how(frames), dict[tuple[Any, ...], Row]()
-    for shard in store.all("frame_shard"):
-        record = shard.record()
+    for id, record in store.records("frame_shard"):
         recipe = dict(record["config"])
         contents = [tuple(clip) for clip in recipe.pop("clips", [])]
         recipe.pop("deadline_s", None)
         if record["version"] != VERSIONS["frame_shard"] or recipe != how or wanted.isdisjoint(contents):
             continue
         given_up = record["facts"].get("lost_within_s", frames.deadline_s) >= frames.deadline_s
-        rows = schemas.rows(shard.path / "index.parquet", schemas.FRAMES)
+        rows = schemas.rows(store.get(id).path / "index.parquet", schemas.FRAMES)
         for content, row in zip(contents, rows, strict=True):
             usable = content in wanted and (given_up or row["error"] not in LOST)
             if usable and (content not in known or known[content]["error"] in LOST):

@@ -19,16 +19,18 @@ class Earlier:
         here = _spots(frames)
         self._features: Features | None = None
         self._same: set[str] = set()  # clips whose frames are the very same bytes
-        for artifact in store.all("features"):
-            record = artifact.record()
-            kind, _, key = record["inputs"].get("frames", "/").partition("/")
-            source = store.find(kind, key)
-            if record["version"] != VERSIONS["features"] or record["config"] != recipe or source is None:
+        best = ""
+        for id, record in store.records("features"):
+            if record["version"] != VERSIONS["features"] or record["config"] != recipe:
                 continue
-            there = _spots(source)
+            kind, _, key = record["inputs"]["frames"].partition("/")
+            source = store.find(kind, key)
+            there = _spots(source) if source else {}
             same = {clip_id for clip_id, spot in here.items() if there.get(clip_id) == spot}
             if len(same) > len(self._same):
-                self._features, self._same = Features(artifact), same
+                best, self._same = id, same
+        if best:
+            self._features = Features(store.get(best))
 
     def has(self, clip_id: str, view: int) -> bool:
         """Whether this view of the clip is there."""
