@@ -1,7 +1,6 @@
 """The console script `iv`. Each command parses, calls one function and prints one result; heavy imports are inside."""
 
 import json
-import logging
 import os
 import shutil
 import sys
@@ -14,8 +13,8 @@ import click
 from flows.cli_advise import advise_command
 from flows.cli_datasets import datasets_command
 from flows.cli_models import export_command, import_command, parity_command
-from flows.cli_ops import down_command, gc_command, promote_command, reap_command, up_command
-from flows.command import Example, common, emit, reported
+from flows.cli_ops import down_command, gc_command, join_command, promote_command, reap_command, up_command
+from flows.command import Example, common, emit, reported, show_progress
 from ivcore.errors import UserError, WorkError
 
 
@@ -26,15 +25,6 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set one value of the config.")(
         command
     )
-
-
-def show_progress() -> None:
-    """Our own progress to stderr, and no tracebacks from Prefect: the error comes once, as our line."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-    ours = logging.getLogger("iv")
-    ours.handlers, ours.propagate = [handler], False
-    ours.setLevel(logging.INFO)
 
 
 def quiet_prefect() -> None:
@@ -238,7 +228,7 @@ def doctor(home: str | None, as_json: bool, debug: bool) -> None:
 
 
 MODELS = (import_command, export_command, parity_command)
-OPERATIONS = (up_command, down_command, reap_command, gc_command, promote_command)
+OPERATIONS = (up_command, down_command, reap_command, gc_command, promote_command, join_command)
 for _command in (advise_command, datasets_command, *MODELS, *OPERATIONS):
     main.add_command(_command)
 

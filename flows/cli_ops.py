@@ -1,8 +1,8 @@
-"""The commands that run the place: up, down, reap, gc, promote."""
+"""The commands that run the place: up, down, reap, gc, promote, join."""
 
 import click
 
-from flows.command import Example, common, emit, reported
+from flows.command import Example, common, emit, reported, show_progress
 
 
 @click.command("up", cls=Example, example="iv up --prefect-port 4201 --mlflow-port 5001")
@@ -126,3 +126,21 @@ def promote_command(model: str, challenger: str, home: str | None, as_json: bool
         if as_json:
             return emit(vars(found))
         click.echo(f"iv-{model} {found.challenger}: {'champion' if found.promoted else 'not promoted'}; {found.why}")
+
+
+@click.command("join", cls=Example, example="iv join --home /shared/workspace --node 1")
+@click.option("--node", type=click.IntRange(min=1), required=True, help="This machine's number; 0 runs the flow.")
+@click.option("--once", is_flag=True, help="Take part in one phase and end.")
+@common
+def join_command(node: int, once: bool, home: str | None, as_json: bool, debug: bool) -> None:
+    """Lend this machine to the training of another (train.nodes > 1) that works on the same workspace folder."""
+    with reported(debug):
+        from pathlib import Path
+
+        from ivcore.train.join import join
+        from tasks import runtime
+
+        show_progress()
+        took = join(Path(runtime.prepare(home)), node, once)
+        if as_json:
+            emit({"phases": took})

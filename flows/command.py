@@ -1,8 +1,9 @@
-"""What every command of `iv` has: an example, --home, --json and --debug, errors in one line, one JSON object."""
+"""What every command of `iv` has: an example, --home, --json, --debug, errors in one line, progress, a JSON object."""
 
 import contextlib
 import errno
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -56,6 +57,15 @@ def one_line(error: Exception) -> str:
         return f"{error.strerror}{where}{cure}"
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def show_progress() -> None:
+    """Our own progress to stderr, and no tracebacks from Prefect: the error comes once, as our line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    ours = logging.getLogger("iv")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
 
 
 def emit(value: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ workers, which device) changes speed but not bytes and stays out of the key.
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -362,6 +363,10 @@ class TrainConfig(Branch):
     parallel: Literal["ddp", "fsdp2"] = _speed_only(
         "ddp", "ddp: a whole model in every process; fsdp2: shards, for models that do not fit."
     )
+    nodes: int = _speed_only(
+        1, "Machines that share the ranks evenly; each of the others runs `iv join` on the same workspace.", ge=1
+    )
+    meet: str = _speed_only("", "host:port of the machine that runs the flow, for the others; where train.nodes > 1.")
     on_nan: Literal["stop", "skip"] = _speed_only("stop", "At a loss or gradient that is no number: stop, or skip.")
     max_skips: int = _speed_only(10, "Batches that may be skipped in a phase before it stops.", ge=0)
     save_every_steps: int = _speed_only(0, "Save the unfinished phase after so many steps; 0: by the clock.", ge=0)
@@ -374,6 +379,14 @@ class TrainConfig(Branch):
         StageConfig(phases=(Phase(name="pooler", steps=200, trainable="clip"),)),
         description="clip: contrastive loss on the frozen s2 trunk.",
     )
+
+    @model_validator(mode="after")
+    def _shared(self) -> "TrainConfig":
+        if self.ranks % self.nodes:
+            raise ValueError(f"ranks = {self.ranks} and nodes = {self.nodes}: every machine has as many ranks")
+        if self.nodes > 1 and not re.fullmatch(r"\S+:\d{1,5}", self.meet):
+            raise ValueError(f"nodes = {self.nodes} and meet = {self.meet!r}: give host:port of this machine")
+        return self
 
 
 class FeaturesConfig(Branch):

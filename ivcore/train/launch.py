@@ -1,7 +1,7 @@
 """Several ranks: torchrun as a process of its own, whose progress comes back line by line.
 
 The processes end with the one that asked: torchrun gets SIGTERM when its parent is gone, a rank is killed when torchrun
-is. `python -m ivcore.train.launch PARENT RANKS JOB` is that process.
+is. `python -m ivcore.train.launch PARENT NODE JOB` is that process, on machine NODE of those that train together.
 """
 
 import ctypes
@@ -10,12 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import ivcore
 from ivcore.errors import UserError, WorkError
 from ivcore.steps import Log
+from ivcore.train.calls import call
 from ivcore.train.job import Job
 from ivcore.train.stop import until_sigterm
 
@@ -24,7 +26,7 @@ STOP_S = 60  # for the ranks to save their state
 
 
 def train(job: Job, out: Path, log: Log) -> dict[str, Any]:
-    """Train the phase on `train.ranks` processes of this machine; returns what rank 0 found.
+    """Train the phase on `train.ranks` processes, of this machine or of several; returns what rank 0 found.
 
     Raises:
         UserError, WorkError: as a rank raised it, or when one ended without a word.
@@ -33,12 +35,9 @@ def train(job: Job, out: Path, log: Log) -> dict[str, Any]:
     job.place.mkdir(parents=True, exist_ok=True)
     file, words = job.place / "job.json", job.place / "ranks.log"
     file.write_text(json.dumps({**job.state(), "out": str(out)}, indent=1))
-    command = [sys.executable, "-m", "ivcore.train.launch", str(os.getpid()), str(job.train.ranks), str(file)]
-    root = str(Path(ivcore.__file__).parents[1])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
     found: dict[str, Any] = {}
-    with words.open("w") as errors:
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True)
+    with words.open("w") as errors, call(job.store.home, file) if job.train.nodes > 1 else nullcontext():
+        process = start(0, file, stdout=subprocess.PIPE, stderr=errors)
         try:
             with until_sigterm(process.terminate) as stop:
                 assert process.stdout is not None
@@ -53,6 +52,14 @@ def train(job: Job, out: Path, log: Log) -> dict[str, Any]:
         raise WorkError(f"phase {job.phase.name}: a rank ended with {status} and said nothing; its last words: {words}")
     result: dict[str, Any] = found["result"]
     return result
+
+
+def start(node: int, file: Path, **options: Any) -> subprocess.Popen[str]:
+    """This machine's torchrun for the job of the file."""
+    command = [sys.executable, "-m", "ivcore.train.launch", str(os.getpid()), str(node), str(file)]
+    root = str(Path(ivcore.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return subprocess.Popen(command, env=env, text=True, **options)
 
 
 def say(**line: Any) -> None:
@@ -88,12 +95,17 @@ def die_with(parent: int, number: int) -> None:
             os.kill(os.getpid(), number)
 
 
-def main(parent: int, ranks: int, file: str) -> None:
+def main(parent: int, node: int, file: str) -> None:
     """Be torchrun."""
     die_with(parent, signal.SIGTERM)
     from torch.distributed.run import main as torchrun
 
-    torchrun(["--standalone", "--nproc-per-node", str(ranks), "-m", "ivcore.train.worker", str(os.getpid()), file])
+    train = json.loads(Path(file).read_text())["train"]
+    nodes, (host, _, port) = train["nodes"], train["meet"].rpartition(":")
+    # A rank's number is fixed by its machine, so that rank 0 is the one whose words are heard.
+    place = ["--nnodes", str(nodes), "--node-rank", str(node), "--master-addr", host, "--master-port", port]
+    each = ["--nproc-per-node", str(train["ranks"] // nodes)]
+    torchrun([*(place if nodes > 1 else ["--standalone"]), *each, "-m", "ivcore.train.worker", str(os.getpid()), file])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -91,3 +92,20 @@ def test_ranks_end_with_the_one_that_asked_and_go_on_alone(chain, tmp_path, numb
     assert gone(home)
     last = max(int(p.name[5:]) for p in (home / "cache" / "training").glob("*/step-*"))
     assert 0 < last < 400
+
+
+def test_a_second_machine_joins_from_the_command_line(chain):
+    phase = chain.config.train.clip.phases[1].model_copy(update={"steps": 12, "name": "two_machines"})
+    command = [sys.executable, "-m", "flows.cli", "join", "--node", "1", "--once", "--home", str(chain.store.home)]
+    other = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        meet = f"127.0.0.1:{free.getsockname()[1]}"
+    made = steps.run(step_of(chain, phase, nodes=2, meet=meet), chain.store)
+    words = other.communicate(timeout=100)[1]
+    assert other.returncode == 0, words
+    assert made.record()["measured"]["ranks"] == 2 and "machine 1 takes part" in words
+    assert not list((chain.store.home / "run" / "calls").iterdir())
+    shutil.rmtree(made.path)
+    here = steps.run(step_of(chain, phase), chain.store)
+    assert (here.path / "model.safetensors").read_bytes() == (made.path / "model.safetensors").read_bytes()

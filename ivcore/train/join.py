@@ -1,0 +1,41 @@
+"""A machine that lends its processes to phases another machine trains: `iv join`."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from ivcore.errors import WorkError
+from ivcore.train.calls import calls
+from ivcore.train.launch import start
+from ivcore.train.stop import until_sigterm
+
+log_line = logging.getLogger("iv.train")
+LOOK_S = 1.0  # between two looks for a call
+
+
+def join(home: Path, node: int, once: bool = False) -> int:
+    """Take part in every phase that calls, as machine `node`, until SIGTERM; `once`: in one. Returns how many.
+
+    Raises:
+        WorkError: the one phase failed here.
+    """
+    answered: set[str] = set()
+    with until_sigterm() as stop:
+        while not stop.wait(LOOK_S):
+            for name, job in calls(home).items():
+                if name not in answered and not stop.is_set():
+                    answered.add(name)
+                    log_line.info("machine %d takes part: %s", node, job)
+                    status = _take_part(node, job)
+                    if once and status:
+                        raise WorkError(f"{job} ended with {status} on machine {node}; its words are above")
+                    if once:
+                        return len(answered)
+    return len(answered)
+
+
+def _take_part(node: int, job: Path) -> int:
+    process: subprocess.Popen[str] = start(node, job, stdout=sys.stderr)
+    with until_sigterm(process.terminate):
+        return process.wait()
