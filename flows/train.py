@@ -11,7 +11,7 @@ from ivcore.errors import UserError
 from tasks.data import featurize
 from tasks.endings import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
-from tasks.retraining import held_back, note_trained
+from tasks.retraining import held_back, named, note_trained
 from tasks.training import adopt, fit_clip, fit_s2, keep
 
 
@@ -77,8 +77,9 @@ def make_models(variant: Variant) -> Trained:
     frames = make_frames(variant, manifest)
     kept = held_back(variant, manifest)
     if kept:
-        checkpoints = [variant.do(keep, id, label) for id, label in kept]
-        return Trained(manifest, [(c, make_features(variant, frames, c)) for c in checkpoints])
+        stood_on = dict.fromkeys(trunk for _, trunk in kept)  # each once
+        trunks = {id: make_features(variant, frames, named(variant, id)) for id in stood_on}
+        return Trained(manifest, [(variant.do(keep, id), trunks[trunk]) for id, trunk in kept])
     s2 = make_s2(variant, manifest, frames)
     start, features = make_start(variant, frames, s2)
     clip = make_clip(variant, manifest, frames, start, features)
@@ -88,7 +89,7 @@ def make_models(variant: Variant) -> Trained:
         # clip's own start has features of its own; else both stand on one trunk
         own = make_features(variant, frames, s2) if variant.config.model.clip_init else features
         models = [(s2, own)] + ([clip] if clip[0]["kind"] == "clip" else [])
-    note_trained(variant, manifest, [checkpoint for checkpoint, _ in models])
+    note_trained(variant, manifest, models)
     return Trained(manifest, models)
 
 

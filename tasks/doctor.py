@@ -100,6 +100,7 @@ def _workspace(home: str | None) -> list[dict[str, Any]]:
     return [
         _check("workspace", True, f"{place} can be written", ""),
         _check("disk", free >= FREE_GB, f"{free:.1f} GB free", f"free {FREE_GB:.0f} GB or give --home elsewhere"),
+        *safety.permissions(place),
         *_remote(),
         *safety.servers(place),
     ]

@@ -21,7 +21,7 @@ log = logging.getLogger("iv")
 
 def explain(flow: Any, flow_run: Any, state: Any) -> None:
     """Write the reason down and end what MLflow still shows as RUNNING; failing at that is only a warning."""
-    reason = " ".join((state.message or "no reason given").split())[:1000]
+    reason = _unknown(flow, flow_run) or " ".join((state.message or "no reason given").split())[:1000]
     title, status = WORDS[state.type.value]
     try:
         place = runtime.prepare((flow_run.parameters or {}).get("home"))
@@ -29,6 +29,13 @@ def explain(flow: Any, flow_run: Any, state: Any) -> None:
         _show(flow_run, f"### {title}\n\n{reason}\n\n{ADVICE}\n")
     except Exception as e:
         log.warning("the end of run %s could not be noted: %s", flow_run.name, (str(e).splitlines() or [""])[0][:300])
+
+
+def _unknown(flow: Any, flow_run: Any) -> str:
+    """A parameter that the flow does not take: Prefect starts such a run, and its process ends without a word."""
+    known = list(flow.parameters.properties) if flow is not None else []
+    strange = [name for name in flow_run.parameters or {} if known and name not in known]
+    return f"The flow takes no parameter {strange[0]!r}; it takes {', '.join(known)}." if strange else ""
 
 
 def _show(flow_run: Any, text: str) -> None:

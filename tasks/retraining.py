@@ -31,7 +31,16 @@ def held_back(variant: Variant, manifest: Reference) -> tuple[policy.Model, ...]
     return choice.models
 
 
-def note_trained(variant: Variant, manifest: Reference, checkpoints: Sequence[Reference]) -> None:
-    """Note for the next run what this one has trained, or found trained."""
-    models = [(f"{c['kind']}/{c['key']}", c["stage"]["label"]) for c in checkpoints]
-    policy.remember(variant.where.store, variant.config, variant.where.open(manifest), models)
+def named(variant: Variant, id: str) -> Reference:
+    """The reference of a checkpoint that is there."""
+    found = variant.where.store.get(id)
+    return {"kind": found.kind, "key": found.key, "rows": found.rows, "stage": {"label": policy.phase(found)}}
+
+
+def note_trained(variant: Variant, manifest: Reference, models: Sequence[tuple[Reference, Reference]]) -> None:
+    """Note for the next run what this one has trained, or found trained: checkpoints, each with its features."""
+    where, noted = variant.where, []
+    for checkpoint, features in models:
+        here = where.open(checkpoint)
+        noted.append((here.id, policy.encoder(where.store, here, where.open(features)).id))
+    policy.remember(where.store, variant.config, where.open(manifest), noted)

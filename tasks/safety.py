@@ -1,6 +1,7 @@
-"""Whether the servers of a workspace answer, and only to whom they should: on loopback, and to no foreign web page."""
+"""Whether a workspace and its servers are open to whom they should be: loopback, no foreign web page, no other user."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 from tasks import runtime
 
 STRANGER = "http://stranger.example"
+PORTS = {"prefect": ("IV_PREFECT_PORT", 4200), "mlflow": ("IV_MLFLOW_PORT", 5000)}
 LISTENS = "0A"  # the state in /proc/net/tcp
 
 
 def servers(home: Path) -> list[dict[str, Any]]:
-    """One row a running server: name, ok, value, cure; one row that says so where none runs."""
+    """One row a running server: name, ok, value, cure; where none runs, whether the ports of `iv up` are free."""
     found = runtime.running(home)
     if not found:
-        return [_row("servers", "", "none runs; `iv up` starts them")]
+        return [_row("servers", "", "none runs; `iv up` starts them"), *(_free_port(name) for name in PORTS)]
     rows = []
     for name in ("prefect", "worker", "mlflow"):
         if name not in found:
@@ -29,11 +31,33 @@ def servers(home: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def permissions(home: Path) -> list[dict[str, Any]]:
+    """One row: whether we may write all of the workspace, and others nothing of it."""
+    folders = [home, *sorted(p for p in home.iterdir() if p.is_dir())]
+    shut = [str(p) for p in folders if not os.access(p, os.R_OK | os.W_OK | os.X_OK)]
+    if shut:
+        return [_row("permissions", f"{shut[0]} cannot be written by this user", cure=f"chown -R $USER {shut[0]}")]
+    wide = [str(p) for p in folders if p.stat().st_mode & 0o002]
+    if wide:
+        return [
+            _row("permissions", f"every user may write {wide[0]}, and so start programs", cure=f"chmod o-w {wide[0]}")
+        ]
+    return [_row("permissions", "", "all folders are ours, no other user may write")]
+
+
+def _free_port(name: str) -> dict[str, Any]:
+    """Whether the port that `iv up` would give a server is free."""
+    variable, usual = PORTS[name]
+    port = int(os.environ.get(variable) or usual)
+    fault = f"port {port} of {name} is taken by another program" if bound(port) else ""
+    return _row(f"port {port}", fault, f"free for {name}", cure=f"{variable}={port + 1}, or stop what ss -ltnp shows")
+
+
 def _prefect(url: str) -> str:
     """What is wrong with the Prefect server, or nothing."""
-    status, headers = _ask(f"{url}/api/health", Origin=STRANGER)
+    status, headers = _ask(f"{url}/api/ready", Origin=STRANGER)
     if status != 200:
-        return f"{url} does not answer ({status or 'no connection'})"
+        return f"{url} does not answer, or its database does not ({status or 'no connection'})"
     if headers.get("access-control-allow-origin") in ("*", STRANGER):
         return f"{url} answers every web page: PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS is open"
     body = json.dumps({"limit": 1}).encode()

@@ -9,6 +9,7 @@ from ivcore.config import FeaturesConfig, FramesConfig, ModelConfig, Phase, Stag
 from ivcore.errors import WorkError
 from ivcore.steps import Log, Step
 from ivcore.store import Artifact, Draft
+from ivcore.train import policy
 from tasks import registry
 from tasks.step import Reference, Where, execute, prefect_context, step_task
 
@@ -20,11 +21,13 @@ def adopt(where: Where, kind: str, model: ModelConfig, frames: FramesConfig) -> 
 
 
 @step_task("keep")
-def keep(where: Where, id: str, phase: str) -> State[Any]:
+def keep(where: Where, id: str) -> State[Any]:
     """A checkpoint that was trained before, as it is."""
-    record = where.store.get(id).record()
+    found = where.store.get(id)
+    record = found.record()
     inputs = {name: _named(where, input) for name, input in record["inputs"].items()}
-    return execute(where, Step(f"fit_{record['kind']}", record["kind"], record["config"], inputs, _trained, phase))
+    step = Step(f"fit_{found.kind}", found.kind, record["config"], inputs, _trained, label=policy.phase(found))
+    return execute(where, step)
 
 
 def _named(where: Where, id: str) -> Artifact:

@@ -1,8 +1,8 @@
 """Whether models are trained again when the data has changed, by `train.policy`; and what was trained last.
 
 What was trained last with a config is noted in the workspace, trained/KEY.json: the manifest that was learned from and
-the checkpoints that came of it. The key is that of the config, so other data folders, arms and seeds have notes of
-their own.
+the checkpoints that came of it, each with the one whose trunk it stands on. The key is that of the config, so other
+data folders, arms and seeds have notes of their own.
 """
 
 import json
@@ -17,7 +17,7 @@ from ivcore.config import RunConfig
 from ivcore.steps import VERSIONS
 from ivcore.store import Artifact, Store, key
 
-Model = tuple[str, str]  # id of a checkpoint, and the phase that it ends
+Model = tuple[str, str]  # ids of a checkpoint, and of the one whose trunk makes the features that it reads
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,23 @@ def choose(store: Store, config: RunConfig, manifest: Artifact) -> Choice:
     return Choice(models, before, new, why)
 
 
+def phase(checkpoint: Artifact) -> str:
+    """The name of the phase that a checkpoint ends."""
+    return str(checkpoint.record()["config"].get("phase", {}).get("name", "imported"))
+
+
+def encoder(store: Store, checkpoint: Artifact, features: Artifact) -> Artifact:
+    """The checkpoint, or the one before it, whose trunk made the features: clip reads those of the s2 it began from."""
+    wanted, found = features.record()["config"].get("vision_digest"), checkpoint
+    while True:
+        record = found.record()
+        if record["facts"]["vision_digest"] == wanted:
+            return found
+        if "init" not in record["inputs"]:
+            return checkpoint
+        found = store.get(record["inputs"]["init"])
+
+
 def remember(store: Store, config: RunConfig, manifest: Artifact, models: Sequence[Model]) -> None:
     """Note that these models were trained on this manifest."""
     path = _path(store, config)
@@ -66,7 +83,7 @@ def remember(store: Store, config: RunConfig, manifest: Artifact, models: Sequen
 def noted(home: Path) -> Iterator[str]:
     """Ids of the checkpoints of every note."""
     for path in sorted((home / "trained").glob("*.json")):
-        yield from (id for id, _ in json.loads(path.read_text(encoding="utf-8"))["models"])
+        yield from (id for model in json.loads(path.read_text(encoding="utf-8"))["models"] for id in model)
 
 
 def _last(store: Store, config: RunConfig) -> tuple[Artifact, tuple[Model, ...]] | None:
@@ -75,10 +92,9 @@ def _last(store: Store, config: RunConfig) -> tuple[Artifact, tuple[Model, ...]]
         note = json.loads(_path(store, config).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    found = [store.find(*id.split("/")) for id in (note["manifest"], *(id for id, _ in note["models"]))]
-    if None in found or not note["models"]:
-        return None
-    return store.get(note["manifest"]), tuple((id, label) for id, label in note["models"])
+    models = tuple((checkpoint, trunk) for checkpoint, trunk in note["models"])
+    found = [store.find(*id.split("/")) for id in (note["manifest"], *(id for model in models for id in model))]
+    return None if None in found or not models else (store.get(note["manifest"]), models)
 
 
 def _path(store: Store, config: RunConfig) -> Path:

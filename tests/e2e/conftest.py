@@ -133,13 +133,16 @@ class Servers:
         body = {"flow_runs": {"id": {"any_": [run_id]}}}
         return {a["key"]: a["data"] for a in self.prefect("POST", "/artifacts/filter", body)[1]}
 
-    def ending(self, run_id):
+    def ending(self, run_id, says=""):
         """Why a run ended badly, as its page says; the hook that writes it runs after the state is set."""
+        body = {"flow_runs": {"id": {"any_": [run_id]}}, "artifacts": {"key": {"any_": ["ending"]}}}
         until = time.monotonic() + 120
-        while "ending" not in (found := self.artifacts(run_id)):
+        while True:
+            found = "\n".join(a["data"] for a in self.prefect("POST", "/artifacts/filter", body)[1])
+            if found and says in found:
+                return found
             assert time.monotonic() < until, self.log()
             time.sleep(0.5)
-        return found["ending"]
 
     def tasks(self, run_id, count):
         """(name, state name) of `count` task runs of a flow run, in their order; the server hears of them late."""

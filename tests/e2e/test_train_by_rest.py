@@ -4,18 +4,21 @@ import json
 
 import pytest
 
+from ivcore.config import merge
+from ivcore.store import Store
 from tests import own_videos
 
 FEW = {"warmup_steps": 2, "steps": 30}
 
 
 @pytest.fixture(scope="module")
-def done(servers, tmp_path_factory):
-    """(flow run id, MLflow client) of a finished run."""
-    from mlflow import MlflowClient
+def videos(tmp_path_factory):
+    return own_videos.make(tmp_path_factory.mktemp("videos"))
 
-    videos = own_videos.make(tmp_path_factory.mktemp("videos"))
-    config = {
+
+@pytest.fixture(scope="module")
+def config(videos):
+    return {
         "run": "mine",
         "data": {"root": str(videos), "annotations": str(videos / "captions.csv")},
         "frames": {"workers": 1},
@@ -26,6 +29,13 @@ def done(servers, tmp_path_factory):
         },
         "eval": {"latency_queries": 10, "bootstrap": 100, "examples": 1},
     }
+
+
+@pytest.fixture(scope="module")
+def done(servers, config):
+    """(flow run id, MLflow client) of a finished run."""
+    from mlflow import MlflowClient
+
     status, run = servers.trigger("everything/everything", config)
     assert status == 201, run
     ended = servers.wait(run["id"])
@@ -59,8 +69,9 @@ def test_the_registry_has_a_version_of_each_with_its_files_and_its_recall(done, 
     flow_run, client = done
     found = _training(client, flow_run)
     for kind in ("s2", "clip"):
-        (version,) = client.search_model_versions(f"name = 'iv-{kind}'")
-        assert version.run_id == found[f"fit_{kind}"].info.run_id and version.tags["prefect.flow_run.id"] == flow_run
+        every = client.search_model_versions(f"name = 'iv-{kind}'")
+        (version,) = [v for v in every if v.tags["prefect.flow_run.id"] == flow_run]
+        assert version.run_id == found[f"fit_{kind}"].info.run_id
         assert 0 <= float(version.tags["test/r1/sim/en/short/t2v"]) <= 100
         folder = tmp_path / kind
         download_artifacts(artifact_uri=version.source, dst_path=str(folder))
@@ -73,3 +84,23 @@ def test_the_run_ends_in_a_report_of_both(done, servers):
     found = json.loads((servers.home / "reports" / "latest" / "report.json").read_text())
     assert {row["model"] for row in found["rows"]} == {"s2", "clip"}
     assert {stage["prefect_run_id"] for stage in found["stages"]} == {done[0]}
+
+
+def test_a_new_video_is_decoded_encoded_and_scored_and_not_learned_from(done, servers, config, videos):
+    (videos / "new.mp4").write_bytes((videos / "00.mp4").read_bytes() + b"\0")  # other bytes: another video
+    with (videos / "captions.csv").open("a") as f:
+        f.write("new.mp4,a square that is new,en\n")
+    _, run = servers.trigger("everything/everything", merge(config, {"train": {"policy": "never"}}))
+    assert servers.wait(run["id"])["state"]["type"] == "COMPLETED", servers.log()
+    report = json.loads((servers.home / "reports" / "latest" / "report.json").read_text())
+    how = [(s["step"], s["cached"]) for s in report["stages"]]
+    made = [name for name, cached in how if not cached]
+    assert made == ["ingest", "decode", "featurize", "score", "score", "report"], how
+    store = Store(servers.home)
+    for stage in report["stages"]:
+        if (stage["step"], stage["cached"]) in (("decode", False), ("featurize", False)):
+            kind = {"decode": "frames", "featurize": "features"}[stage["step"]]
+            assert store.get(f"{kind}/{stage['key']}").record()["measured"]["clips_made"] == 1
+    (said,) = report["training"]
+    assert said["held_back"] and "train.policy = never" in said["why"]
+    assert "training was held back" in servers.artifacts(run["id"])["verdict"]

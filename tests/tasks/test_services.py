@@ -132,3 +132,22 @@ def test_the_databases_address_reaches_the_servers_alone(tmp_path, monkeypatch):
     assert not [v for v in services.environment(plan).values() if "p%40ss" in v] and "ss@" not in repr(plan)
     assert "--backend-store-uri" not in services._command("mlflow", plan)
     assert "***" in services.shown_database(plan) and "SQLite" in services.shown_database(services.Plan(tmp_path))
+
+
+def test_doctor_sees_a_taken_port_before_up_does(tmp_path, taken, monkeypatch):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        free = s.getsockname()[1]
+    monkeypatch.setenv("IV_PREFECT_PORT", str(taken))
+    monkeypatch.setenv("IV_MLFLOW_PORT", str(free))
+    rows = {row["name"]: row for row in safety.servers(tmp_path)}
+    assert not rows[f"port {taken}"]["ok"] and f"IV_PREFECT_PORT={taken + 1}" in rows[f"port {taken}"]["cure"]
+    assert rows[f"port {free}"]["ok"]
+
+
+def test_doctor_sees_a_workspace_that_others_may_write(tmp_path):
+    (tmp_path / "artifacts").mkdir(mode=0o755)
+    assert [row["ok"] for row in safety.permissions(tmp_path)] == [True]
+    (tmp_path / "artifacts").chmod(0o777)
+    (row,) = safety.permissions(tmp_path)
+    assert not row["ok"] and str(tmp_path / "artifacts") in row["cure"]

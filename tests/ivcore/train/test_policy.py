@@ -40,7 +40,7 @@ def store(tmp_path):
 
 
 CLIPS = [f"c{n}" for n in range(20)]
-MODELS = (("s2/k", "match"), ("clip/k", "pooler"))
+MODELS = (("s2/k", "s2/k"), ("clip/k", "s2/k"))  # both on the trunk of s2
 
 
 def run(how, **values):
@@ -90,3 +90,21 @@ def test_models_that_are_gone_are_trained_anew(store):
     assert set(policy.noted(store.home)) == {"s2/k", "clip/k"}  # which `iv gc` keeps
     store.path("clip", "k").rename(store.home / "gone")
     assert policy.choose(store, run("never"), grown).models == ()
+
+
+def test_the_trunk_a_model_stands_on_is_found_by_its_digest(tmp_path):
+    store = Store(tmp_path)
+
+    def write(kind, key, config, inputs, digest=""):
+        with store.write(kind, key, 1, config, inputs) as draft:
+            draft.facts["vision_digest"] = digest
+        return draft.artifact
+
+    s2 = write("s2", "one", {"phase": {"name": "pretrain"}}, {}, "trunk")
+    moved = write("clip", "two", {"phase": {"name": "deep"}}, {"init": s2.id}, "moved")
+    pooled = write("clip", "three", {"phase": {"name": "pooler"}}, {"init": s2.id}, "trunk and another pooler")
+    features = {digest: write("features", digest, {"vision_digest": digest}, {}) for digest in ("trunk", "moved")}
+    assert policy.encoder(store, s2, features["trunk"]) == s2
+    assert policy.encoder(store, pooled, features["trunk"]) == s2
+    assert policy.encoder(store, moved, features["moved"]) == moved
+    assert (policy.phase(pooled), policy.phase(write("s2", "adopted", {}, {}))) == ("pooler", "imported")
