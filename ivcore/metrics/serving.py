@@ -68,9 +68,8 @@ class Matcher:
             read = []
             if tokens is not None:
                 read.append(packed.read_tokens(layer, q[:, : len(cold) * rows].contiguous(), tokens))
-            for place, video in enumerate(order[len(cold) :], len(cold)):
-                some = q[:, place * rows : (place + 1) * rows].contiguous()
-                read.append(packed.read_video(some, self.hot[video][number]))
+            if kept := [self.hot[video][number] for video in order[len(cold) :]]:
+                read.append(packed.read_videos(q[:, len(cold) * rows :], kept))
             x = packed.feed_forward(layer, layer.cross_out(torch.cat(read), x))
         logits = self.model.itm_head(x.to(self.model.dtype))[:, 1].float().cpu()
         place_of = {video: place for place, video in enumerate(order)}

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ivcore.models.s2 import S2Model
 
+STACKED_BYTES = 4_000_000  # keys and values of several videos that are read in one product
 ROWS_AT_ONCE = 512  # query rows of one product against a video: their scores [512, N] stay in the cache
 
 
@@ -156,6 +157,19 @@ def read_video(q: Tensor, kv: Tensor) -> Tensor:
         weights = products(some, keys).softmax(dim=-1)  # [A, r, N]
         read.append(products(weights, values.transpose(1, 2)))
     return torch.cat(read, dim=1).transpose(0, 1).flatten(1)
+
+
+def read_videos(q: Tensor, kept: list[Tensor]) -> Tensor:
+    """Queries [A, V * r, D], r of each video in turn, read V videos' keys and values [2H, N] -> [V * r, H].
+
+    As `read_video` of each; small ones are copied together, since so many calls would cost more than the products.
+    """
+    if sum(kv.nbytes for kv in kept) > STACKED_BYTES:
+        rows = q.shape[1] // len(kept)
+        return torch.cat([read_video(some.contiguous(), kv) for some, kv in zip(q.split(rows, dim=1), kept)])
+    keys, values = torch.stack(kept).unflatten(1, (2, len(q), -1)).unbind(1)  # 2 x [V, A, D, N]
+    weights = (q.unflatten(1, (len(kept), -1)).transpose(0, 1) @ keys).softmax(dim=-1)  # [V, A, r, N]
+    return (weights @ values.transpose(2, 3)).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def read_tokens(layer: FusionLayer, q: Tensor, tokens: Tensor) -> Tensor:

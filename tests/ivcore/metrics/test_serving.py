@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ivcore.metrics.serving import Matcher
-from ivcore.models import build_s2
+from ivcore.models import build_s2, packed
 
 VIDEOS, LENGTH = 9, 7
 SHAPES = {"tiny": {}, "one layer": {"fusion_layer": 3}, "projected": {"fusion_width": 40}}
@@ -33,8 +33,10 @@ def plain(model, states, tokens) -> list[float]:
         return model.match(*many, model.video_kv(tokens))[:, 1].tolist()
 
 
+@pytest.mark.parametrize("stacked", [0, 1 << 30], ids=["apart", "stacked"])
 @pytest.mark.parametrize("hot", [[], [4, 1], range(VIDEOS)], ids=["cold", "mixed", "hot"])
-def test_equals_the_plain_form(model, tokens, hot):
+def test_equals_the_plain_form(model, tokens, hot, stacked, monkeypatch):
+    monkeypatch.setattr(packed, "STACKED_BYTES", stacked)
     asked = []
 
     def tokens_of(rows: np.ndarray) -> torch.Tensor:
