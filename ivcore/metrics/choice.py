@@ -1,21 +1,20 @@
 """Which variant to take for each kind of query: the adviser's answers to the report's own rows, and how sure they are.
 
 A kind of query is a language, a caption length and a direction. A variant is unbeaten in a kind when no other one of
-its arm is shown to be ahead of it; that is not the same as being the best, and the words never say more.
+its arm that was trained on it is shown to be ahead; that is not the same as being the best, and the words say no more.
 """
 
-import statistics
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from ivcore.errors import UserError
 from ivcore.metrics.advise import SHORT, Answer, Ask, answer
-from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, kind
+from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, kind, untrained
 
-KIND = ("dataset", "language", "text_class", "direction")
+PLACE = ("dataset", "language", "text_class")
+KIND = (*PLACE, "direction")
 FRONT = ("arm", "model", "head", "k", "frames", "dtype", "r1", "query_ms_p95", "index_bytes_per_video")
-SAME = ("dataset", "language", "text_class", "arm", "variant")
+ORDER = ("shown", "alone", "open")
 ABOUT = ("arm", "size", "k", "frames", "dtype", "r1", "query_ms_p95")
 
 
@@ -42,13 +41,14 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
         variant = f"{best['model']}/{best['head']}" if best else None
         pairs = here(pooled, best["arm"], *at[1:]) if best else []
         behind = {p["b" if p["delta_r1"] > 0 else "a"] for p in pairs if p["is_clear"]}
-        scored = {f"{r['model']}/{r['head']}" for r in found["rows"] if best and r["arm"] == best["arm"]}
+        scored = _trained(found["rows"], best["arm"], language, text_class) if best else set()
         out.append(
             {
                 "task": task,
                 **dict(zip(KIND, at)),
                 "variant": variant,
                 **{name: best[name] if best else None for name in ABOUT},
+                "rivals": [v for v in VARIANTS if v in scored and v != variant],
                 "unbeaten": [v for v in VARIANTS if v in scored - behind],
                 "front": [{n: r.get(n) for n in FRONT} for r in (said.front if best else [])],
                 "because": " ".join(said.because) if best else "Nothing that was measured reads it.",
@@ -59,6 +59,13 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
     return out
 
 
+def _trained(rows: list[Row], arm: str, language: str, text_class: str) -> set[str]:
+    """Variants of an arm that were trained on this language and length."""
+    never = untrained(rows)
+    mine = [r for r in rows if r["arm"] == arm and (arm, r["model"], language, text_class) not in never]
+    return {f"{r['model']}/{r['head']}" for r in mine}
+
+
 def here(pooled: list[Row], arm: str, language: str, text_class: str, direction: str) -> list[Row]:
     """The paired rows within an arm for one kind of query."""
     spot = (arm, arm, language, text_class, direction)
@@ -66,41 +73,51 @@ def here(pooled: list[Row], arm: str, language: str, text_class: str, direction:
 
 
 def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
-    """Sentences on what to take, the first one the verdict; "take" is said only of what is shown."""
+    """Sentences on what to take for which kinds of query; "take" is said only of what is shown, or stands alone."""
     rows = [r for r in verdict["advice"] if r["variant"]]
     scored = {f"{r['model']}/{r['head']}" for r in verdict["rows"]} & set(VARIANTS)
-    arms = verdict["protocol"]["arms"]
-    if len(scored) == 1 and len(arms) == 1:
+    if len(scored) == 1 and len(verdict["protocol"]["arms"]) == 1:
         return [f"{NAMES[v]} is the only variant scored; there is nothing to choose." for v in scored]
     if not rows:
         return ["Not decided. Nothing that was measured was trained on these queries."]
-    best = Counter((r["arm"], r["variant"]) for r in rows)
-    mean = {w: statistics.mean(r["r1"] for r in rows if (r["arm"], r["variant"]) == w) for w in best}
-    arm, take = max(sorted(best), key=lambda who: (best[who], mean[who]))
-    mine = [r for r in rows if (r["arm"], r["variant"]) == (arm, take)]
-    alone = [r for r in mine if r["unbeaten"] == [take]]
-    name = NAMES[take] + (f" of arm {arm}" if len(arms) > 1 else "")
-    kinds = f"{len(mine)} of {len(rows)} kinds of query (language, caption length and direction)"
-    out = [
-        f"Take {name}. It has the best R@1 in {kinds}; in {len(alone)} it is shown to be ahead of every other variant."
-        if alone
-        else f"Not decided. {name} comes out best in {kinds}, but in none is it shown to be ahead of every other one."
-    ]
-    several = len({r["dataset"] for r in rows}) > 1
-    for spot in dict.fromkeys(tuple(r[n] for n in SAME) for r in rows):
-        some = [r for r in rows if tuple(r[n] for n in SAME) == spot and r not in alone]
-        if some:
-            out.append((f"{spot[0]}: " if several else "") + _other(some, pooled, (arm, take)))
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for r in rows:
+        state = "alone" if not r["rivals"] else "shown" if r["unbeaten"] == [r["variant"]] else "open"
+        groups.setdefault((state, r["arm"], r["variant"]), []).append(r)
+    out = []
+    for (state, arm, variant), mine in sorted(groups.items(), key=lambda g: (ORDER.index(g[0][0]), -len(g[1]))):
+        name = NAMES[variant] + (f" of arm {arm}" if len(verdict["protocol"]["arms"]) > 1 else "")
+        kinds = "; ".join(_places(mine, rows))
+        if state == "alone":
+            out.append(
+                f"Take {name} for {kinds}: no other variant was trained on {'it' if len(mine) == 1 else 'them'}."
+            )
+            continue
+        spots = list(dict.fromkeys(tuple(r[n] for n in PLACE) for r in mine))
+        told = [_evidence([r for r in mine if tuple(r[n] for n in PLACE) == spot], pooled) for spot in spots]
+        said = f"Take {name} for {kinds}" if state == "shown" else f"Not decided for {kinds}: {name} is best"
+        if len(spots) == 1:
+            out.append(said + (": " if state == "shown" else ", ") + told[0] + ".")
+            continue
+        out.append(said + ("." if state == "shown" else ", not shown to be ahead of every other one."))
+        out += [f"{_places(mine, rows, spot)[0]}: {text}." for spot, text in zip(spots, told)]
     return out
 
 
-def _other(some: list[Row], pooled: list[Row], first: tuple[str, str]) -> str:
-    """A sentence on kinds of one language and length that are not the first choice's alone."""
-    _, language, text_class, arm, variant = (some[0][n] for n in SAME)
-    pairs = [p for r in some for p in here(pooled, arm, *(r[n] for n in KIND[1:]))]
-    even = [against(pairs, variant, v) for v in VARIANTS if v != variant]
-    told = "; ".join(t for t in even if t) or "the only one that reads it"
-    where = f"{kind(language, text_class)}, {' and '.join(DIRECTIONS[r['direction']] for r in some)}"
-    if (arm, variant) == first:
-        return f"{where}: {told}."
-    return f"{where}: {NAMES[variant]}{f' of arm {arm}' if arm != first[0] else ''} is best, {told}."
+def _places(mine: list[Row], rows: list[Row], only: tuple[str, ...] | None = None) -> list[str]:
+    """English, short captions (text to video): kinds of query; no direction where both of two are among them."""
+    several = len({r["dataset"] for r in rows}) > 1
+    out = []
+    for spot in [only] if only else dict.fromkeys(tuple(r[n] for n in PLACE) for r in mine):
+        own, every = ([r for r in some if tuple(r[n] for n in PLACE) == spot] for some in (mine, rows))
+        part = "" if len(own) == len(every) > 1 else f" ({' and '.join(DIRECTIONS[r['direction']] for r in own)})"
+        out.append((f"{spot[0]}, " if several else "") + kind(spot[1], spot[2]) + part)
+    return out
+
+
+def _evidence(mine: list[Row], pooled: list[Row]) -> str:
+    """How the variant chosen stands to each rival in these kinds, which share all but the direction."""
+    variant = mine[0]["variant"]
+    pairs = [p for r in mine for p in here(pooled, r["arm"], *(r[n] for n in KIND[1:]))]
+    told = [against(pairs, variant, v) for v in VARIANTS if v != variant and v in mine[0]["rivals"]]
+    return "; ".join(t for t in told if t)

@@ -6,7 +6,8 @@ from ivcore.metrics.terms import DIRECTIONS, NAMES, Row, kind, signed, untrained
 
 SHOWN = 6  # points of a front or a curve that a sentence names
 NEAR = 1.0  # points of R@1: a smaller k this close to the best is said to do
-ERRORS = {"twin": "a twin (the same scene with a swap)", "near_duplicate": "a near-duplicate", "other": "another"}
+ERRORS = {"twin": "twins", "near_duplicate": "near-duplicates", "other": "others"}
+TWIN = "A twin of a clip is the same scene with a swap."
 Verdict = dict[str, Any]
 
 
@@ -46,10 +47,14 @@ def of_k(verdict: Verdict, language: str, text_class: str, arm: str) -> list[str
         best = max(r["r1"] for r in rows)
         enough = next(r for r in rows if r["r1"] >= best - NEAR)
         told = ", ".join(f"{r['r1']:.1f} at {r['k']}" for r in rows[1:])
-        out.append(
-            f"{words}: R@1 {rows[0]['r1']:.1f} by similarity alone (k = 1), {told}. k = {enough['k']} is within "
-            f"{NEAR:.0f} point of the best{_times(enough, rows[-1])}."
-        )
+        does = f"k = {enough['k']} is within {NEAR:.0f} point of the best{_times(enough, rows[-1])}."
+        if enough["k"] == 1:
+            does = (
+                f"Re-scoring brings less than {NEAR:.0f} point here."
+                if best > rows[0]["r1"]
+                else "Re-scoring brings nothing here."
+            )
+        out.append(f"{words}: R@1 {rows[0]['r1']:.1f} by similarity alone (k = 1), {told}. {does}")
     return out
 
 
@@ -72,17 +77,17 @@ def of_errors(verdict: Verdict, language: str, text_class: str, arm: str) -> lis
             continue
         kinds = [k for k in ERRORS if any(e[k] for e in rows.values())]
         told = [
-            f"{NAMES[name]} {' and '.join(f'{ERRORS[k]} in {e[k]:.1f} %' for k in kinds)}"
+            f"{NAMES[name]} {' and '.join(f'{e[k]:.1f} {ERRORS[k]}' for k in kinds)}"
             for name, e in rows.items()
             if kinds
         ]
         if told:
-            out.append(f"{words}, wrong and first: {'; '.join(told)}.")
+            out.append(f"{words}, wrong ones of 100 first answers: {'; '.join(told)}.")
         if {"s2/sim", "s2/match"} <= rows.keys() and kinds:
             change = {k: rows["s2/match"][k] - rows["s2/sim"][k] for k in kinds}
             moved = ", ".join(f"{ERRORS[k]} {change[k]:+.1f}" for k in kinds)
-            out.append(f"{words}, what matching changes, in points: {moved}.")
-    return out
+            out.append(f"{words}, what matching changes: {moved}.")
+    return [TWIN] * any("twins" in line for line in out) + out
 
 
 def of_clip(verdict: Verdict, pooled: list[Row], arm: str) -> list[str]:

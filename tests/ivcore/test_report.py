@@ -264,11 +264,16 @@ def test_advice_is_what_the_adviser_answers_from_the_same_rows(made):
         assert (
             told["ask"] == f"iv advise --task retrieval --languages en --text-length 32 --direction {told['direction']}"
         )
-    assert lines(verdict)[0].startswith("Not decided. clip of arm hidden comes out best in 2 of 2 kinds of query")
+    assert lines(verdict)[0].startswith(
+        "Not decided for English, short captions: clip of arm hidden is best, ahead of s2 by"
+    )
 
 
-def told(r1: dict, pairs: dict, trained=("en", "zh")) -> list[str]:
-    """The headline over text queries: r1 by variant, and by language the (delta, low, high) of the two."""
+def told(r1: dict, pairs: dict, trained=("en", "zh"), also=()) -> list[str]:
+    """The headline over text queries: r1 by variant, and by language the (delta, low, high) of the two.
+
+    trained: languages that both know; also: a model and one more language that it knows.
+    """
 
     def place(language):
         return {"arm": "main", "language": language, "text_class": "short", "direction": "t2v"}
@@ -277,7 +282,8 @@ def told(r1: dict, pairs: dict, trained=("en", "zh")) -> list[str]:
         {**place(lang), "task": "retrieval", "model": v.split("/")[0], "head": v.split("/")[1], "r1": value, "k": None,
          "size": "tiny", "frames": 8, "dtype": "float32", "device": "cpu", "machine": "m", "max_text_len": 32,
          "query_ms_p50": 1.0, "query_ms_p95": 1.0, "index_bytes_per_video": 1, "peak_mb": 1.0, "source": "measured",
-         "language_trained": lang in trained, "text_class_trained": True, "dataset": "d"}
+         "language_trained": lang in trained or (v.split("/")[0], lang) == also, "text_class_trained": True,
+         "dataset": "d"}
         for lang in pairs for v, value in r1.items()
     ]  # fmt: skip
     a, b = r1
@@ -293,24 +299,26 @@ def told(r1: dict, pairs: dict, trained=("en", "zh")) -> list[str]:
 def test_take_is_said_only_of_what_is_shown():
     r1 = {"s2/match": 50.0, "clip/sim": 40.0}
     sure = told(r1, {"en": (10.0, 4.0, 16.0)})
-    assert sure == [
-        "Take s2 with matching. It has the best R@1 in 1 of 1 kinds of query (language, caption length and direction); "
-        "in 1 it is shown to be ahead of every other variant."
-    ]
-    unsure = told(r1, {"en": (10.0, -4.0, 24.0)})
-    assert unsure[0].startswith("Not decided. s2 with matching comes out best in 1 of 1")
+    kinds = "English, short captions (text to video)"
+    assert sure == [f"Take s2 with matching for {kinds}: ahead of clip (text to video +10.0 [4.0, 16.0])."]
     even = "no difference shown from clip (text to video +10.0 [-4.0, 24.0])."
-    assert unsure[1] == f"English, short captions, text to video: {even}"
+    assert told(r1, {"en": (10.0, -4.0, 24.0)}) == [f"Not decided for {kinds}: s2 with matching is best, {even}"]
+    both = told(r1, {"en": (10.0, 4.0, 16.0), "zh": (5.0, 1.0, 9.0)})
+    assert both[0] == f"Take s2 with matching for {kinds}; Chinese, short captions (text to video)."
+    assert both[2] == "Chinese, short captions (text to video): ahead of clip (text to video +5.0 [1.0, 9.0])."
     lost = {"a": "clip/sim", "b": "s2/match", "delta_r1": 10.0, "ci95": [4.0, 16.0]}
     assert terms.signed(lost, "s2/match") == (-10.0, (-16.0, -4.0))
 
 
 def test_the_verdict_is_silent_on_what_a_model_never_read():
     both = {"en": (10.0, 4.0, 16.0), "zh": (0.0, -3.0, 16.0)}
-    r1 = {"s2/sim": 50.0, "s2/match": 40.0}
-    assert len(told(r1, both, trained=("en",))) == 1
-    assert told(r1, both)[1].startswith("Chinese, short captions, text to video: no difference shown")
+    r1 = {"s2/match": 50.0, "clip/sim": 40.0}
+    (shown, open_) = told(r1, both)
+    assert shown.startswith("Take s2 with matching for English") and open_.startswith("Not decided for Chinese")
+    assert told(r1, both, trained=("en",)) == [shown]
     assert told(r1, both, trained=()) == ["Not decided. Nothing that was measured was trained on these queries."]
+    taught = told(r1, both, trained=("en",), also=("clip", "zh"))
+    assert taught[1] == "Take clip for Chinese, short captions (text to video): no other variant was trained on it."
 
 
 def test_frozen_curves_and_examples(made):
