@@ -175,7 +175,12 @@ class FramesConfig(Branch):
     disk_gb: float | None = _speed_only(
         None, "Most that new frames may take, GB before compression; empty: what is free.", gt=0
     )
-    workers: int = _speed_only(0, "Decoder processes; 0: one a core.", ge=0)
+    workers: int = _speed_only(0, "Decoder processes of a machine; 0: one a core.", ge=0)
+    dask: str | None = _speed_only(
+        None,
+        "Scheduler of a Dask cluster whose machines decode, tcp://host:8786; empty: this machine alone.",
+        pattern=r"^(tcp|tls|ucx|ws|wss)://.+",
+    )
     deadline_s: float = _speed_only(
         20.0,
         "Seconds until a file's decoder is killed, up to ten times as many for a long video. "

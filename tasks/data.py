@@ -15,7 +15,7 @@ from ivcore.config import DataConfig, FeaturesConfig, FramesConfig, TrainConfig
 from ivcore.data import plan, tokens_plan
 from ivcore.steps import Log, Step
 from ivcore.store import Artifact, Draft
-from tasks import pages
+from tasks import cluster, pages
 from tasks.step import Reference, Where, execute, step_task
 
 EVERY_S = 2.0  # between two notes of the progress
@@ -44,6 +44,7 @@ def decode(
         later_gb = plan.features_gb(found.rows, frames.num_frames, frames.size_px, size, features.dtype, features.views)
     must = features is not None and features.cache == "always"  # else the trunk can run again where there is no room
     step = steps.decode(where.store, data, frames, found, later_gb, must)
+    step = cluster.with_cluster(step, where.store, data, frames, found, later_gb, must)
     name = f"decode {where.arm}.{where.seed}"
     state = execute(where, _with_progress(step, "clips", found.record()["rows_in"], name))
     frames_ = where.store.find(step.kind, step.key)

@@ -58,12 +58,9 @@ def decode_manifest(
         WorkError: there is no room; or more than `max_failed_share` of the clips, or all, could not be decoded.
     """
     clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
-    known = _known(store, frames, clips)
-    new = [clip for clip in clips if _content(clip) not in known]
-    parts = [new[start : start + frames.shard_clips] for start in range(0, len(new), frames.shard_clips)]
+    known, parts = planned(store, frames, clips, later_gb, later_must)
+    new = [clips[row] for part in parts for row in part]
     readable = [clip for clip in new if clip["error"] is None]
-    wanted_gb = plan.frames_gb(len(readable), frames) if frames.cache else 0.0
-    plan.check("new frames", len(readable), wanted_gb, store.home, frames.disk_gb, later_gb, later_must)
     spent: list[float] = []  # CPU seconds of the workers, a clip each
     began, num_failed, done = time.monotonic(), sum(row["error"] is not None for row in known.values()), len(known)
     if known:
@@ -73,9 +70,9 @@ def decode_manifest(
         tqdm(total=len(clips), initial=done, desc="decode", unit="clip", disable=None) as bar,
     ):
         for part in parts:
-            shard = _write_shard(store, frames, part, results, spent)
+            shard = _write_shard(store, frames, [clips[row] for row in part], results, spent)
             rows = list(schemas.rows(shard.path / "index.parquet", schemas.FRAMES))
-            known |= {_content(clip): row for clip, row in zip(part, rows, strict=True)}
+            known |= {_content(clips[row]): entry for row, entry in zip(part, rows, strict=True)}
             num_failed += sum(row["error"] is not None for row in rows)
             done += len(part)
             bar.update(len(part))
@@ -109,6 +106,37 @@ def decode_manifest(
     draft.measured["decoder_ms"] = cost.decoder_ms([task_of(root, frames, clip) for clip in few]) if few else {}
 
 
+def planned(
+    store: Store, frames: FramesConfig, clips: list[Row], later_gb: float = 0.0, later_must: bool = False
+) -> tuple[dict[tuple[Any, ...], Row], list[list[int]]]:
+    """Index rows of the clips that some shard has, by content; row numbers of the clips of each shard to make.
+
+    Raises:
+        WorkError: there is no room for these.
+    """
+    known = _known(store, frames, clips)
+    new = [row for row, clip in enumerate(clips) if _content(clip) not in known]
+    num = sum(clips[row]["error"] is None for row in new)
+    wanted_gb = plan.frames_gb(num, frames) if frames.cache else 0.0
+    plan.check("new frames", num, wanted_gb, store.home, frames.disk_gb, later_gb, later_must)
+    return known, [new[start : start + frames.shard_clips] for start in range(0, len(new), frames.shard_clips)]
+
+
+def make_shards(
+    store: Store, root: Path, frames: FramesConfig, manifest: Artifact, parts: Sequence[Sequence[int]]
+) -> list[str]:
+    """Ids of the shards of these rows of the manifest; what is not found is decoded by processes of this machine."""
+    table = schemas.read(manifest.path / "manifest.parquet", schemas.MANIFEST)
+    shards = [table.take(list(part)).to_pylist() for part in parts]
+    new = [clips for clips in shards if store.find("frame_shard", _recipe(store, frames, clips)[1]) is None]
+    readable = [clip for clips in new for clip in clips if clip["error"] is None]
+    spent: list[float] = []
+    with contextlib.closing(_results(root, frames, readable, spent.append)) as results:
+        for clips in new:
+            _write_shard(store, frames, clips, results, spent)
+    return [f"frame_shard/{_recipe(store, frames, clips)[1]}" for clips in shards]
+
+
 def _content(clip: Row) -> tuple[Any, ...]:
     """What a clip's frames hang on, beside how they are taken."""
     return clip["clip_id"], clip["sha256"], clip["start_s"], clip["end_s"], clip["error"]
@@ -137,6 +165,13 @@ def _known(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[tuple[A
     return known
 
 
+def _recipe(store: Store, frames: FramesConfig, clips: list[Row]) -> tuple[dict[str, Any], str]:
+    """The recipe and the key of the shard of these clips."""
+    recipe = {**_how(frames), "clips": [list(_content(clip)) for clip in clips]}
+    recipe = with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
+    return recipe, key("frame_shard", VERSIONS["frame_shard"], recipe, {})
+
+
 def _write_shard(
     store: Store, frames: FramesConfig, clips: list[Row], results: Iterator[Decoded], spent: Sequence[float] = ()
 ) -> Artifact:
@@ -144,9 +179,7 @@ def _write_shard(
 
     Beside it `spent` grows by the CPU seconds they took.
     """
-    recipe = {**_how(frames), "clips": [list(_content(clip)) for clip in clips]}
-    recipe = with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
-    name = key("frame_shard", VERSIONS["frame_shard"], recipe, {})
+    recipe, name = _recipe(store, frames, clips)
     with store.write("frame_shard", name, VERSIONS["frame_shard"], recipe, {}) as draft:
         before = len(spent)
         rows = _write(draft.path, f"frame_shard/{name}", frames, clips, results)

@@ -18,17 +18,23 @@ def _stubs():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A workspace, Prefect's test server, and stub steps."""
-    patch = pytest.MonkeyPatch()
-    for name in runtime.QUIET | {runtime.TRACKING: "", "PREFECT_HOME": "", "MPLCONFIGDIR": ""}:
-        patch.setenv(name, "x")  # so that undo takes away what prepare sets
-        patch.delenv(name)
-    patch.setattr(runtime, "_ours", None)
-    home = runtime.prepare(tmp_path_factory.mktemp("flows") / "ws")
-    _stubs().install(patch)
-    from prefect.testing.utilities import prefect_test_harness
+def workspace(tmp_path_factory):
+    """A workspace and Prefect's test server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in runtime.QUIET | {runtime.TRACKING: "", "PREFECT_HOME": "", "MPLCONFIGDIR": ""}:
+            patch.setenv(name, "x")  # so that undo takes away what prepare sets
+            patch.delenv(name)
+        patch.setattr(runtime, "_ours", None)
+        home = runtime.prepare(tmp_path_factory.mktemp("flows") / "ws")
+        from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield home
-    patch.undo()
+        with prefect_test_harness(server_startup_timeout=120):
+            yield home
+
+
+@pytest.fixture(scope="module")
+def home(workspace):
+    """The workspace with stub steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        _stubs().install(patch)
+        yield workspace
