@@ -56,6 +56,7 @@ def glance(found: Mapping[str, Any]) -> list[Row]:
         heads = []
         for model, head in dict.fromkeys((s["model"], s["head"]) for s in mine):
             text = [s for s in mine if (s["model"], s["head"], s["direction"]) == (model, head, "t2v")]
+            text = [s for s in text if (arm, model, s["language"], s["text_class"]) not in never] or text
             heads.append(
                 {
                     "variant": f"{model}/{head}",

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, untrained
 
 INK = "#010203"  # stands for the page's own colour until the SVG is done
 STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, and both read on white and on black
@@ -100,9 +100,11 @@ def _recall(verdict: Mapping[str, Any]) -> str:
 
 
 def _latency(verdict: Mapping[str, Any]) -> str:
-    """R@1 against the median time of a query, a marker a head, language and class."""
+    """R@1 against the median time of a query, a marker a head, language and class the model was trained on."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "latency"}):
+        never = untrained(verdict["rows"])
         spread = [s for s in verdict["spread"] if s["query_ms_p50"]]
+        spread = [s for s in spread if (s["arm"], s["model"], s["language"], s["text_class"]) not in never] or spread
         heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
         fig = Figure(figsize=(8, 3.4), layout="constrained")
         axes = fig.subplots(1, 2, sharex=True, sharey=True)

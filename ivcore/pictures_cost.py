@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ivcore.metrics.pareto import variants
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, untrained
 from ivcore.pictures import INK, OTHER, RC, STYLE, _legend, _svg
 
 COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")
@@ -21,7 +21,7 @@ def fronts(verdict: Mapping[str, Any]) -> str:
     """One panel a language and length: every variant by time and R@1 of text queries, the front as a line."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "pareto"}):
         every = [v for v in variants(verdict["cells"]) if v["direction"] == "t2v" and v["query_ms_p95"]]
-        cells = [v for v in every if v["head"] != "dsl"]
+        cells = [v for v in every if v["head"] != "dsl" and v["trained"] is not False]
         places = list(dict.fromkeys((c["dataset"], c["language"], c["text_class"]) for c in cells))
         columns = min(3, max(1, len(places)))
         lines = -(-len(places) // columns) or 1
@@ -60,7 +60,9 @@ def depths(verdict: Mapping[str, Any]) -> str:
     """R@1 of matching by the number of candidates it re-scores, a line a language and length, first arm."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "depth"}):
         arm = verdict["k_curve"][0]["arm"]
+        never = untrained(verdict["rows"])
         rows = [r for r in verdict["k_curve"] if r["arm"] == arm]
+        rows = [r for r in rows if (arm, "s2", r["language"], r["text_class"]) not in never] or rows
         places = list(dict.fromkeys((r["language"], r["text_class"]) for r in rows))
         fig = Figure(figsize=(8, 3), layout="constrained")
         axes = fig.subplots(1, 2, sharex=True, sharey=True)
