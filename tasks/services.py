@@ -142,10 +142,11 @@ def environment(plan: Plan) -> dict[str, str]:
 
 
 def exports(plan: Plan) -> str:
-    """Lines for a shell that is to talk to these servers."""
+    """Lines for a shell that is to talk to these servers; `prefect` and `mlflow` are then those of this Python."""
     names = ("PREFECT_API_URL", runtime.TRACKING, "IV_HOME", "PREFECT_API_AUTH_STRING")
     env = environment(plan)
-    return "\n".join(f"export {name}={shlex.quote(env[name])}" for name in names if name in env)
+    lines = [f"export {name}={shlex.quote(env[name])}" for name in names if name in env]
+    return "\n".join([*lines, f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"])
 
 
 def _write_exports(plan: Plan) -> None:
