@@ -26,6 +26,11 @@ from websockets.sync.client import ClientConnection, connect
 
 WAIT_S = 120.0
 SETTLE_S = 3.0  # pages draw after their data is there
+CLICK = """(text => {
+  const all = [...document.querySelectorAll('a,button,label,span,p,div')];
+  const found = all.filter(e => e.innerText?.trim() == text || e.ariaLabel == text).pop();
+  found?.click(); found?.scrollIntoView({block: 'start'});
+})(%s)"""  # the innermost element
 
 
 class Page:
@@ -49,14 +54,16 @@ class Page:
         """The value of a JavaScript expression."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
-    def shoot(self, url: str, words: str, path: Path, click: str = "") -> None:
-        """Open, wait until the page says the words, perhaps click on a text, save a picture."""
+    def shoot(self, url: str, words: str, path: Path, clicks: tuple[str, ...] = (), then: str = "") -> None:
+        """Open, wait until the page says the words, click on texts one after the other, wait again, save a picture."""
         self.call("Page.navigate", url=url)
         self._until(words, url)
-        if click:
-            self.js(
-                f"[...document.querySelectorAll('a,button,label,span')].find(e => e.innerText == {click!r})?.click()"
-            )
+        for text in clicks:
+            self._until(text, url)
+            time.sleep(SETTLE_S)
+            self.js(CLICK % json.dumps(text))
+        if then:
+            self._until(then, url)
         time.sleep(SETTLE_S)
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
         print(f"{path}  {url}")
@@ -94,7 +101,7 @@ def browser(width: int = 1400, height: int = 1000) -> Iterator[Page]:
 
 
 def main(folder: Path) -> None:
-    """The five pictures of docs/operate.md."""
+    """The six pictures of docs/operate.md."""
     folder.mkdir(parents=True, exist_ok=True)
     prefect = os.environ["PREFECT_API_URL"].removesuffix("/api")
     mlflow = os.environ["MLFLOW_TRACKING_URI"]
@@ -113,9 +120,11 @@ def main(folder: Path) -> None:
     with browser() as page:
         page.shoot(f"{prefect}/deployments", "everything", folder / "deployments.png")
         page.shoot(f"{prefect}/deployments/deployment/{deployment.id}/run", "Each seed is a whole", folder / "form.png")
-        page.shoot(f"{prefect}/runs/flow-run/{run.id}", run.name, folder / "run.png", click="Artifacts")
+        tabs, verdict = ("Artifacts",), "verdict"
+        page.shoot(f"{prefect}/runs/flow-run/{run.id}", run.name, folder / "run.png", tabs, verdict)
+        page.shoot(f"{prefect}/artifacts/key/verdict", "R@1", folder / "verdict.png")
         tree = f"{mlflow}/#/experiments/{number}/runs?workflowType=machine_learning"
-        page.shoot(tree, "ivflow", folder / "tree.png", click="Expand rows")
+        page.shoot(tree, "fit_s2", folder / "tree.png")
         compare = f'{mlflow}/#/compare-runs?runs={ids}&experiments=["{number}"]'
         page.shoot(compare, "Comparing", folder / "compare.png")
 
