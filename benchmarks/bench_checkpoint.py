@@ -1,8 +1,10 @@
 """What saving the state of an unfinished phase costs: its share of the time at `tiny`, and the longest wait at B14."""
 
+import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,7 +17,8 @@ from ivcore.train.loop import Loop
 from ivcore.train.optim import adamw
 from ivcore.train.state import States, model_and_optimiser
 
-STEPS, EVERY, BATCH, REPEATS = 120, 100, 64, 3
+EVERY, BATCH, REPEATS = 100, 64, 3
+SAVES, GAP, AFTER = 8, 50, 25  # states that are timed, steps between two, steps in which one is written for certain
 CAPTIONS = [f"a {c} {s} moves {d}" for c in ("red", "blue", "green") for s in ("disc", "ring") for d in ("up", "left")]
 
 
@@ -29,9 +32,9 @@ class Clips:
         return self.frames[rows]
 
 
-def tiny(place: Path, every: int) -> tuple[float, list[float]]:
-    """Seconds of a run of three losses, and the losses at its end."""
-    phase = Phase(name="bench", steps=STEPS, vtm=1.0, mlm=1.0)
+def tiny(place: Path, every: int, steps: int) -> tuple[list[float], list[float]]:
+    """When each step of a run of three losses began, in seconds, and the losses at its end."""
+    phase = Phase(name="bench", steps=steps, vtm=1.0, mlm=1.0)
     stage = StageConfig(phases=(phase,), batch_size=BATCH)
     train = TrainConfig(threads=torch.get_num_threads(), save_every_steps=every, save_every_min=0)
     tokenizer = Tokenizer.train(CAPTIONS, 100, "bert")
@@ -39,27 +42,33 @@ def tiny(place: Path, every: int) -> tuple[float, list[float]]:
     loop = Loop(model, tokenizer, Clips(), train, stage, phase, 32, torch.device("cpu"))  # type: ignore[arg-type]
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(BATCH)]
     batch = Batch(list(range(BATCH)), captions, torch.arange(BATCH), "en/short")
-    start = time.perf_counter()
-    loop.run((batch for _ in range(STEPS)), lambda figures, step: None, place)
-    return time.perf_counter() - start, [loop.tally.figures[n] for n in ("loss/vtc", "loss/vtm", "loss/mlm")]
+    begun: list[float] = []
+
+    def batches() -> Iterator[Batch]:
+        for _ in range(steps):
+            begun.append(time.perf_counter())
+            yield batch
+
+    loop.run(batches(), lambda figures, step: None, place)
+    return begun, [loop.tally.figures[n] for n in ("loss/vtc", "loss/vtm", "loss/mlm")]
 
 
 def share() -> dict:
-    times: dict[int, list[float]] = {EVERY: [], 0: []}
-    ends: dict[int, list[float]] = {}
-    for repeat in range(REPEATS):
-        for every in (EVERY, 0) if repeat % 2 else (0, EVERY):  # who goes first may find a warmer machine
-            with tempfile.TemporaryDirectory() as place:
-                seconds, ends[every] = tiny(Path(place), every)
-            times[every].append(seconds)
+    """The steps after each state against those before it: a machine that is slower for a while is so for both."""
+    with tempfile.TemporaryDirectory() as place:
+        begun, _ = tiny(Path(place), GAP, (SAVES + 1) * GAP)
+        equal = tiny(Path(place) / "saved", 5, 12)[1] == tiny(Path(place) / "never", 0, 12)[1]
+    saved = range(GAP, SAVES * GAP + 1, GAP)  # the step that begins after a save; the save itself is before it
+    extra = [begun[at + AFTER - 1] - begun[at - 1] - (begun[at - 1] - begun[at - 1 - AFTER]) for at in saved]
+    step = statistics.median(b - a for a, b in itertools.pairwise(begun))
     return {
         "name": "train_checkpoint_share",
-        "ours": statistics.median(times[EVERY]),
-        "baseline": statistics.median(times[0]),
-        "unit": f"s for {STEPS} steps (batch {BATCH}, three losses), a state every {EVERY}; baseline: none",
-        "equal": ends[EVERY] == ends[0],
-        "how_equal": "the losses of the last step, to the bit",
-        "spread": {"ours": [min(times[EVERY]), max(times[EVERY])], "baseline": [min(times[0]), max(times[0])]},
+        "ours": EVERY * step + statistics.median(extra),
+        "baseline": EVERY * step,
+        "unit": f"s for {EVERY} steps (batch {BATCH}, three losses) and a state; baseline: the steps",
+        "equal": equal,
+        "how_equal": "the losses of the last of 12 steps, to the bit",
+        "spread": {"ours": [EVERY * step + min(extra), EVERY * step + max(extra)]},
     }
 
 

@@ -58,7 +58,8 @@ def start(node: int, file: Path, **options: Any) -> subprocess.Popen[str]:
     """This machine's torchrun for the job of the file."""
     command = [sys.executable, "-m", "ivcore.train.launch", str(os.getpid()), str(node), str(file)]
     root = str(Path(ivcore.__file__).parents[1])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    env = {**os.environ, "PYTHONFAULTHANDLER": "1"}  # a crash in native code says where in ranks.log
+    env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(command, env=env, text=True, **options)
 
 

@@ -1,5 +1,6 @@
 """Two processes (gloo) against one on the same batches: the same losses and weights, whichever losses are on."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*torchrun, "-m", "tests.ivcore.train.ranks_run", str(folder)], cwd=ROOT, timeout=500,
-                          capture_output=True, text=True)  # fmt: skip
+                          capture_output=True, text=True, env={**os.environ, "PYTHONFAULTHANDLER": "1"})  # fmt: skip
     assert done.returncode == 0, done.stderr
     return torch.load(folder / "found.pt")
 
