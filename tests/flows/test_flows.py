@@ -223,8 +223,8 @@ def test_a_failed_step_ends_failed_with_its_reason_and_is_not_tried_again(home, 
     assert tries == [1]
     after = _runs(home)
     new = {after[i].data.tags["iv.step"]: after[i] for i in after.keys() - before.keys()}
-    assert set(new) == {"pipeline", "decode"}
-    for run in new.values():
+    assert new.keys() - {"ingest"} == {"pipeline", "decode"}  # ingest: unless an earlier run made it
+    for run in (new["pipeline"], new["decode"]):
         assert run.info.status == "FAILED" and "too small" in run.data.tags["iv.error"]
 
 
