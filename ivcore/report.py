@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ivcore import schemas
+from ivcore import durable, schemas
 from ivcore.config import EvalConfig
 from ivcore.data.ingest import DUPLICATE
 from ivcore.errors import UserError, WorkError
@@ -207,17 +207,14 @@ def publish(
     folder = reports / f".{report.key}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
     folder.mkdir()
     for name, text in files.items():
-        with (folder / name).open("w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-    _sync(folder)
+        (folder / name).write_text(text, encoding="utf-8")
+    durable.sync_tree(folder)
     link = folder.with_name(f"{folder.name}.link")
     link.symlink_to(folder.name)
     if latest.is_dir() and not latest.is_symlink():  # as copied from elsewhere
         shutil.rmtree(latest)
     link.replace(latest)
-    _sync(reports)
+    durable.sync(reports)
     if before is not None and before.parent == reports.resolve() and before.name != folder.name:
         shutil.rmtree(before, ignore_errors=True)
     _sweep(reports)
@@ -226,14 +223,6 @@ def publish(
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _sweep(reports: Path) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 import ivcore
 from ivcore import remote
+from ivcore.durable import sync, sync_tree
 from ivcore.errors import UserError, WorkError
 from ivcore.remote import RECORD
 
@@ -255,10 +256,10 @@ def _aside(final: Path) -> Iterator[Path]:
 
 def _settle(folder: Path, final: Path) -> None:
     """Bring a whole folder to the disk and to its place."""
-    _sync(folder)
+    sync_tree(folder)
     try:
         folder.rename(final)
-        _sync_folder(final.parent)
+        sync(final.parent)
     except OSError:  # another process finished the same key first: its copy stays
         if not (final / RECORD).is_file():
             raise
@@ -276,22 +277,3 @@ def _sweep(final: Path) -> None:
         pid = left.name.split(".")[-2]
         if pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Flush every file of a folder, then the folders, to disk."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            _sync_folder(path)
-        else:
-            with path.open("rb") as f:
-                os.fsync(f.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -24,6 +24,7 @@ from ivcore.checkpoints.account import Account, Convert, settle
 from ivcore.checkpoints.sources import Source, label, open_source
 from ivcore.checkpoints.weights import write_safetensors
 from ivcore.data.tokenizer import Tokenizer
+from ivcore.durable import sync, sync_tree
 from ivcore.errors import UserError
 from ivcore.models import ClipConfig, ClipModel, S2Config, S2Model, clip_config, load_size, s2_config, size_names
 from ivcore.models.convert import clip_state, clip_text_state, clip_tower_state, clip_vision_state, frames_of, s2_state
@@ -289,15 +290,10 @@ def _aside(out: Path) -> Iterator[Path]:
 
 def _publish(made: Path, out: Path) -> None:
     """Flush the folder to disk and put it in place in one move."""
-    for path in [*made.iterdir(), made]:
-        fd = os.open(path, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+    sync_tree(made)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         made.rename(out)
     except OSError:
         raise UserError(f"{out} came to be there in the meantime; give --out another name") from None
-    fd = os.open(out.absolute().parent, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+    sync(out.absolute().parent)

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from ivcore.durable import put
 
 FOLDER = Path("run") / "calls"
 
@@ -14,10 +15,7 @@ FOLDER = Path("run") / "calls"
 def call(home: Path, job: Path) -> Iterator[None]:
     """Inside, other machines see that this job wants them."""
     place = home / FOLDER / f"{job.parent.name}.json"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps({"id": uuid.uuid4().hex, "job": str(job)}))
-    aside.rename(place)
+    put(place, json.dumps({"id": uuid.uuid4().hex, "job": str(job)}))
     try:
         yield
     finally:

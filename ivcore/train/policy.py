@@ -6,7 +6,6 @@ data folders, arms and seeds have notes of their own.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from ivcore import schemas
 from ivcore.config import RunConfig
+from ivcore.durable import put
 from ivcore.steps import VERSIONS
 from ivcore.store import Artifact, Store, key
 
@@ -70,14 +70,7 @@ def encoder(store: Store, checkpoint: Artifact, features: Artifact) -> Artifact:
 
 def remember(store: Store, config: RunConfig, manifest: Artifact, models: Sequence[Model]) -> None:
     """Note that these models were trained on this manifest."""
-    path = _path(store, config)
-    path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as f:
-        json.dump({"manifest": manifest.id, "models": list(models)}, f)
-        f.flush()
-        os.fsync(f.fileno())
-    aside.replace(path)
+    put(_path(store, config), json.dumps({"manifest": manifest.id, "models": list(models)}))
 
 
 def noted(home: Path) -> Iterator[str]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ivcore.checkpoints.weights import write_safetensors
+from ivcore.durable import sync
 from ivcore.train.parallel import like
 
 SCHEMA = 1  # a state of another schema is not gone on from
@@ -81,14 +82,12 @@ class States:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         write_safetensors(aside / TENSORS, copies, copies.__getitem__)
-        with (aside / FIGURES).open("w") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        _sync(aside)
+        (aside / FIGURES).write_text(text)
+        sync(aside / FIGURES)  # the tensors are flushed already
+        sync(aside)
         shutil.rmtree(self.folder / name, ignore_errors=True)  # of another schema
         aside.rename(self.folder / name)
-        _sync(self.folder)
+        sync(self.folder)
         for old in self._all()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -117,11 +116,3 @@ def restore(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, tenso
             field, _, name = name.partition("/")
             # The count of steps is read on the CPU, as torch keeps it; the moments lie where the parameter does.
             optimiser.state[named[name]][field] = value if field == "step" else like(value, named[name])
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
