@@ -11,7 +11,7 @@ from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
 from ivcore.metrics import lineage, verdict
 from ivcore.store import Artifact, Store
-from tasks import registry
+from tasks import registry, rescoring
 
 HEADS = {"s2": "match", "clip": "sim"}  # what each model is taken for
 
@@ -75,7 +75,7 @@ def _compare(store: Store, kind: str, new: str, old: str, evaluation: EvalConfig
 
 
 def _same_protocol(store: Store, kind: str, new: str, old: str) -> tuple[Artifact, Artifact]:
-    """Scores of both checkpoints, equal in everything that was asked."""
+    """Scores of both checkpoints, equal in everything that was asked; the old one is scored anew where it was not."""
     of: dict[str, list[Artifact]] = {new: [], old: []}
     for artifact in store.all():
         if artifact.kind == "scores":
@@ -89,4 +89,5 @@ def _same_protocol(store: Store, kind: str, new: str, old: str) -> tuple[Artifac
             asked = [(s.record()["version"], s.record()["config"], s.record()["inputs"]["manifest"]) for s in (a, b)]
             if asked[0] == asked[1]:
                 return a, b
-    raise WorkError(f"{kind}/{new} and {kind}/{old} were never scored on the same split, k and captions; evaluate both")
+    newest = max(of[new], key=lambda scores: str(scores.record()["created"]))
+    return newest, rescoring.like(store, newest, store.get(f"{kind}/{old}"), of[old][0])

@@ -6,7 +6,7 @@ from ivcore import schemas
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
 from ivcore.store import Store
-from tasks import promotion, registry
+from tasks import promotion, registry, rescoring
 
 EVALUATION = EvalConfig(bootstrap=200)
 N = 40
@@ -54,16 +54,19 @@ def _manifest(store):
 
 def _scored(store, key, right, k=16):
     """A clip checkpoint whose first `right` queries find their video first."""
-    with store.write("clip", key, 1, {"n": key}, {"manifest": "manifest/m"}):
-        pass
+    if store.find("clip", key) is None:
+        with store.write("clip", key, 1, {"n": key}, {"manifest": "manifest/m"}):
+            pass
     asked = {"head": "sim", "direction": "t2v", "language": "en", "text_class": "short", "model": "clip"}
     rows = [
         {"query_id": f"t{i:02d}", "candidate_id": f"v{i:02d}", **asked, "rank": 1 if i < right else 2}
         | {"score": 0.5, "relevant": True}
         for i in range(N)
     ]
-    with store.write("scores", f"of-{key}", 1, {"k": k}, {"manifest": "manifest/m", "checkpoint": f"clip/{key}"}) as d:
-        schemas.write(d.path / "scores.parquet", rows, schemas.SCORES)
+    inputs = {"manifest": "manifest/m", "checkpoint": f"clip/{key}"}
+    with store.write("scores", f"of-{key}-{k}", 1, {"k": k}, inputs) as draft:
+        schemas.write(draft.path / "scores.parquet", rows, schemas.SCORES)
+    return draft.artifact
 
 
 def _challenge(home, name="newest"):
@@ -90,7 +93,7 @@ def test_the_alias_moves_only_to_a_clearly_better_one(tmp_path, versions):
     assert not _challenge(tmp_path, "1").promoted and aliases["champion"] == "3"  # a worse one
 
 
-def test_other_questions_are_no_comparison(tmp_path, versions):
+def test_a_champion_that_was_asked_something_else_is_scored_anew(tmp_path, versions, monkeypatch):
     keys, aliases, _ = versions
     store = Store(tmp_path)
     _manifest(store)
@@ -98,8 +101,15 @@ def test_other_questions_are_no_comparison(tmp_path, versions):
     _scored(store, "key2", 40, k=4)
     keys.update({"1": "key1", "2": "key2", "3": "key3"})
     aliases["champion"] = "1"
-    with pytest.raises(WorkError, match="never scored on the same split"):
-        _challenge(tmp_path, "2")
+
+    def like(store, scores, checkpoint, before):
+        assert (scores.key, checkpoint.key, before.key) == ("of-key2-4", "key1", "of-key1-16")
+        return _scored(store, "key1", 38, k=4)
+
+    monkeypatch.setattr(rescoring, "like", like)
+    assert not _challenge(tmp_path, "2").promoted  # 40 of 40 against 38, on the same questions
+    monkeypatch.delattr(rescoring, "like")
+    assert not _challenge(tmp_path, "2").promoted  # those scores are found
     with pytest.raises(WorkError, match="clip/key3 has no scores"):
         _challenge(tmp_path, "3")
     with pytest.raises(UserError, match="no version '9'"):
