@@ -141,7 +141,8 @@ class Store:
 
     def all(self, kind: str = "*") -> Iterator[Artifact]:
         """Every finished artifact (of a kind) that is here, by kind and key."""
-        for path in sorted((self.home / "artifacts").glob(f"{kind}/*/{RECORD}")):
+        # Not of what is being written, or what a killed process left: its name begins with a point.
+        for path in sorted((self.home / "artifacts").glob(f"{kind}/[!.]*/{RECORD}")):
             found = self.find(path.parent.parent.name, path.parent.name)
             if found is not None:
                 yield found

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import shutil
 import time
 from pathlib import Path
 
@@ -60,6 +61,17 @@ def test_half_written_is_never_found(tmp_path):
     assert store.find("manifest", step.key) is None and list(store.all()) == []
     store.path("manifest", step.key).mkdir()  # a folder without its record is not an artifact either
     assert store.find("manifest", step.key) is None
+
+
+@pytest.mark.parametrize("text", ["", "whole"])
+def test_what_a_killed_process_left_is_not_among_the_artifacts(text, tmp_path):
+    store = Store(tmp_path)
+    made = run(_step(), store)
+    left = made.path.with_name(f".{'0' * 24}.somewhere.1.tmp")
+    shutil.copytree(made.path, left)  # killed just before it was given its name, or while its record was written
+    if not text:
+        (left / "record.json").write_text("")
+    assert [a.id for a in store.all()] == [id for id, _ in store.records("manifest")] == [made.id]
 
 
 def test_a_finished_step_is_not_made_again(tmp_path):
