@@ -63,7 +63,7 @@ def test_mlflow_has_the_curve_of_every_loss(done):
     assert last.value < first.value
 
 
-def test_the_registry_has_a_version_of_each_with_its_files_and_its_recall(done, tmp_path):
+def test_the_registry_has_a_version_of_each_with_its_files_and_its_recall(done, servers, tmp_path):
     from mlflow.artifacts import download_artifacts
 
     flow_run, client = done
@@ -74,7 +74,8 @@ def test_the_registry_has_a_version_of_each_with_its_files_and_its_recall(done, 
         assert version.run_id == found[f"fit_{kind}"].info.run_id
         assert 0 <= float(version.tags["test/r1/sim/en/short/t2v"]) <= 100
         folder = tmp_path / kind
-        download_artifacts(artifact_uri=version.source, dst_path=str(folder))
+        address = servers.env["MLFLOW_TRACKING_URI"]
+        download_artifacts(artifact_uri=version.source, dst_path=str(folder), tracking_uri=address)
         names = {path.name for path in folder.rglob("*") if path.is_file()}
         assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
         assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth", ".bin"))]
