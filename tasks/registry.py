@@ -16,6 +16,7 @@ from ivcore.store import Artifact, Store
 from tasks import runtime, tracking
 
 KINDS = ("s2", "clip")
+BEST = ("kept", "best_step", "best_val_r1")  # kept: the last step of the stage or its best on the validation split
 COPIED_BYTES = 1 << 30  # of one file; larger ones are not copied
 
 
@@ -49,6 +50,7 @@ def _register(store: Store, artifact: Artifact, tags: dict[str, str]) -> None:
         run_id = next((r.info.run_id for r in mlflow.search_runs([experiment], made_by)), None)
         tags |= {"iv.key": artifact.key, "iv.path": str(artifact.path)}
         tags |= {f"iv.sha256.{file}": sha256 for file, sha256 in record["files"].items()}
+        tags |= {f"iv.{fact}": str(record["facts"][fact]) for fact in BEST if fact in record["facts"]}
         model = mlflow.create_logged_model(experiment, name, run_id, tags, model_type=artifact.kind)
         for file in sorted(artifact.path.iterdir()):
             if file.is_file() and file.stat().st_size <= COPIED_BYTES:

@@ -31,6 +31,7 @@ def _checkpoint(home, key, run_id=None, kind="s2", size=10):
     with store.write(kind, key, 1, {}, {}) as draft:
         (draft.path / "model.safetensors").write_bytes(b"w" * size)
         (draft.path / "config.json").write_text("{}")
+        draft.facts |= {"kept": "best", "best_step": 40, "best_val_r1": 51.5}
     return store, draft.artifact
 
 
@@ -50,6 +51,7 @@ def test_a_version_holds_the_files_of_the_checkpoint_once(home, parent):
         registry.register(store, artifact, parent, {"iv.seed": "3"})
     (version,) = _versions("iv-s2")
     assert version.run_id == parent and version.status == "READY" and version.tags["iv.seed"] == "3"
+    assert [version.tags[f"iv.{fact}"] for fact in ("kept", "best_step", "best_val_r1")] == ["best", "40", "51.5"]
     assert {"model.safetensors": 10, "config.json": 2}.items() <= _files(version).items()
     assert version.tags["iv.sha256.model.safetensors"] == artifact.record()["files"]["model.safetensors"]
     registry.note(store, artifact, parent, {"test/r1/sim/en/short/t2v": 41.333})
