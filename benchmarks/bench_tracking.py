@@ -1,4 +1,4 @@
-"""What the training curves cost the thread that trains: a batch of figures every FLUSH_S seconds into a real MLflow store.
+"""What the training curves cost the thread that trains: a batch of figures every FLUSH_S seconds into a real MLflow.
 
 train_log_share    seconds of steps between two batches and of sending one, against the steps alone
 """
