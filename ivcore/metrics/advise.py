@@ -109,7 +109,7 @@ def variants(ask: Ask, rows: Sequence[Row], refused: list[dict[str, str]]) -> li
     for key, mine in groups.items():
         one = dict(zip(VARIANT, key))
         if why := _unread(one, ask, mine):
-            note = {"variant": f"{name(one)} of {one['arm']}", "why": why}
+            note = {"variant": f"{name({**one, 'k': None})} of {one['arm']}", "why": why}
             refused += [note] if note not in refused else []
         elif {r["language"] for r in mine} == set(ask.languages):
             each = [statistics.mean(r["r1"] for r in mine if r["language"] == lang) for lang in ask.languages]
@@ -189,13 +189,13 @@ def _measured(ask: Ask, out: Answer, found: list[dict[str, Any]], report: Mappin
         + (f" on {best['machine']}" if best.get("machine") else "")
         + ", the best of what was measured and keeps the limits."
     )
-    out.because += _how_sure(ask, best, report)
+    out.because += _how_sure(ask, best, report, {f"{r['model']}/{r['head']}" for r in found})
     cheaper = [r for r in out.front if (r["query_ms_p95"] or 0) < (best["query_ms_p95"] or 0)]
     out.because += [f"Quicker: {name(r)}, {r['query_ms_p95']:.1f} ms, R@1 {r['r1']:.1f}." for r in cheaper[:1]]
 
 
-def _how_sure(ask: Ask, best: Row, report: Mapping[str, Any]) -> list[str]:
-    """The paired differences between the chosen head and the others, in words."""
+def _how_sure(ask: Ask, best: Row, report: Mapping[str, Any], rivals: set[str]) -> list[str]:
+    """The paired differences between the chosen head and the others that can answer, in words."""
     mine, out = f"{best['model']}/{best['head']}", []
     for p in report.get("paired", []):
         same = p["arm"] == p["arm_b"] == best["arm"] and p["language"] in ask.languages
@@ -207,7 +207,7 @@ def _how_sure(ask: Ask, best: Row, report: Mapping[str, Any]) -> list[str]:
             continue
         pooled = p["seed"] is None or len({q["seed"] for q in report["paired"]}) == 1
         other = p["b"] if p["a"] == mine else p["a"]
-        if not pooled or other.endswith("dsl"):
+        if not pooled or other not in rivals:
             continue
         sign = 1 if p["a"] == mine else -1
         low, high = sorted(sign * v for v in p["ci95"])

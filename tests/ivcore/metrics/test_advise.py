@@ -55,6 +55,7 @@ def test_case_3_chinese_takes_clip_and_refuses_s2_with_the_reason():
     assert (found.variant["model"], found.variant["r1"]) == ("clip", 68.5)
     assert found.refused[0]["variant"] == "s2-tiny/sim, 8 frames, float32 of main"
     assert all("s2 was never trained on Chinese" in r["why"] for r in found.refused) and len(found.refused) == 2
+    assert not any("s2" in line for line in found.because)  # it is no rival where it cannot answer
 
 
 def test_case_4_a_small_index_leaves_no_room_for_tokens():
