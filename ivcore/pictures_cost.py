@@ -45,7 +45,8 @@ def fronts(verdict: Mapping[str, Any]) -> str:
             ax.set_title(f"{place[0]}: " * several + f"{LANGUAGES.get(place[1], place[1])}, {place[2]}", loc="left")
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-            ax.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
+            ax.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
+            ax.tick_params(axis="x", which="both", labelbottom=True)
             ax.set_ylim(-3, 103)
             ax.grid()
         for ax in axes[len(places) :]:

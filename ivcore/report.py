@@ -97,8 +97,9 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "A query with several true candidates counts the best of them.",
         f"match re-ranks the {evaluation.k} best by sim of each direction; what it did not look at ranks last.",
         "dsl (dual softmax) uses all test queries at once, which a server answering one query cannot.",
-        "Intervals: bootstrap of whole families of clips (a scene and its swaps), 95 %. "
-        "They hold for these trained weights and other test clips, one comparison at a time.",
+        f"Intervals: 95 %, bootstrap of {rows[0]['families']} whole families (a clip; drawn scenes with their swaps). "
+        "They hold for these trained weights and other test clips, one comparison at a time. "
+        "Where nothing varies (all right, all wrong) it is the exact one of as many trials as families.",
         "Smallest difference that would be seen four times in five: 2.80 standard errors of the difference.",
         "r1_adjusted counts near-duplicates as right: captions with the same words in the same order but for case, "
         "punctuation, articles and forms of to be; swapped words stay wrong.",
@@ -150,7 +151,7 @@ def _extras(runs: list[lineage.Scored], evaluation: EvalConfig) -> list[str]:
     if shares:
         notes.append(
             f"Matching is timed as a search runs it: keys and values of {100 * min(shares):.0f} % of the videos kept "
-            f"({evaluation.kv_gb:g} GB), the rest read from the tokens; beside it the time with none kept."
+            f"(a budget of {evaluation.kv_gb:g} GB), the rest read from the tokens; beside it the time with none kept."
         )
     if weight := evaluation.fused_weight:
         notes.append(f"fused adds {weight:g} times the matching logit to the cosine of the {evaluation.k} best.")

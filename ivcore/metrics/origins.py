@@ -110,8 +110,8 @@ def of_clip(verdict: Verdict, pooled: list[Row], arm: str) -> list[str]:
             wins.append(f"{where} {delta:+.1f} [{low:.1f}, {high:.1f}]")
     if not asked:
         return [f"Not known: there is no kind of query that both clip and {NAMES[rival]} were trained on."]
-    told = f"of the {asked} kinds of query that both were trained on, clip is shown to be ahead of {NAMES[rival]} in"
-    told = f"{told} {len(wins) or 'none'}{': ' + '; '.join(wins) if wins else ''}."
+    told = f"of the {asked} kinds of query (language, length, direction) that both were trained on, clip is shown to be"
+    told = f"{told} ahead of {NAMES[rival]} in {len(wins) or 'none'}{': ' + '; '.join(wins) if wins else ''}."
     alone = [
         f"{kind(lang, length)}"
         for a, m, lang, length in sorted(never)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ivcore.metrics import origins
 from ivcore.metrics.choice import headline
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, kind, signed
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, doubt, kind, signed
 from ivcore.metrics.verdict import pooled
 
 Verdict = dict[str, Any]
@@ -31,7 +31,7 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
         return [_of(arm, arms) + line for arm in arms for line in of(arm)]
 
     sections = {
-        "What to take": headline(verdict, every) + _untrained(verdict),
+        "What to take": headline(verdict, every) + _untrained(verdict) + _drawn(verdict),
         f"R@1, {place}": [t for arm in arms for t in _recall(here, spread, arm, arms)],
         f"What to take within a time, {place}": origins.within_a_time(verdict, language, text_class),
         f"What matching adds, {place}": [t for arm in arms for t in _gains(here, arm, arms)]
@@ -69,7 +69,7 @@ def difference(p: Row) -> str:
             f"{where}: no difference shown, {ahead} minus {behind} {numbers}{seeds}; "
             f"one of {p['smallest_detectable']:.1f} points would have been seen four times in five."
         )
-    return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds})."
+    return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds}{doubt(p)})."
 
 
 def _name(head: str, arm: str) -> str:
@@ -117,12 +117,19 @@ def _earns(verdict: Verdict, here: list[Row], spread: list[Row], arms: list[str]
     own = [p for p in here if p["arm"] == p["arm_b"] and (p["a"], p["b"]) == GAIN]
     if not own:
         return []
-    dear, cheap = (next(s["query_ms_p50"] for s in spread if (s["model"], s["head"]) == h) for h in (MATCH, SIM))
-    slower = f" at {dear / cheap:.0f} times the time of a query" if dear and cheap else ""
+    times = []
+    for direction, words in DIRECTIONS.items():
+        ms = {(s["model"], s["head"]): s["query_ms_p50"] for s in spread if s["direction"] == direction}
+        if ms.get(MATCH) and ms.get(SIM):
+            times.append(f"{ms[MATCH] / ms[SIM]:.0f} times the time of a query {words}")
+    slower = f" at {' and '.join(times)}" if times else ""
     wins = [p for p in own if p["is_clear"] and p["delta_r1"] > 0]
     if not wins:
-        where = "In no arm is it" if len(arms) > 1 else "Not here: it is not"
-        return [f"{where} shown to be ahead of the similarity it re-ranks{', and it comes' if slower else ''}{slower}."]
+        worse = [_of(p["arm"], arms) + DIRECTIONS[p["direction"]] for p in own if p["is_clear"]]
+        told = "In no arm is it" if len(arms) > 1 else "Not here: it is not"
+        told += " shown to be ahead of the similarity it re-ranks"
+        told += f", and it is shown to be behind it ({'; '.join(worse)})" if worse else ""
+        return [told + (f". It comes{slower}." if slower else ".")]
     out = []
     for p in wins:
         sims = {s["arm"]: s["r1"] for s in spread if (s["model"], s["head"], s["direction"]) == (*SIM, p["direction"])}
@@ -162,7 +169,8 @@ def _controls(here: list[Row], spread: list[Row], arms: list[str]) -> list[str]:
 
 def _cost(verdict: Verdict, spread: list[Row], arms: list[str]) -> list[str]:
     """What a query and an index cost by head, and what training did."""
-    out = []
+    on = {(r["machine"], r["threads"], r["dtype"]) for r in verdict["rows"] if r["machine"]}
+    out = [f"Times are of {machine}, {threads} threads, {dtype}." for machine, threads, dtype in sorted(on)]
     by = {
         f"{s['model']}/{s['head']}": s
         for s in spread
@@ -181,6 +189,14 @@ def _cost(verdict: Verdict, spread: list[Row], arms: list[str]) -> list[str]:
         own, base = train["clip"]["train_own_cpu_s"], train["s2"]["train_cpu_s"]
         out.append(f"Training took {base:.0f} CPU seconds for s2, and {own:.0f} more for clip on top of s2's trunk.")
     return out
+
+
+def _drawn(verdict: Verdict) -> list[str]:
+    """That made-up videos are no real ones."""
+    if "synthetic" not in {r["dataset"] for r in verdict["rows"]}:
+        return []
+    sizes = ", ".join(dict.fromkeys(str(r["size"]) for r in verdict["rows"]))
+    return [f"These are drawn shapes and models of size {sizes}: the tool at work, and no word on real videos."]
 
 
 def _untrained(verdict: Verdict) -> list[str]:

@@ -250,6 +250,13 @@ def test_summary_claims_no_more_than_the_intervals(made):
         assert claims == (p["ci95"][0] > 0 or p["ci95"][1] < 0)
 
 
+def test_a_difference_that_only_the_interval_shows_is_said_with_its_p():
+    row = {"arm": "a", "arm_b": "a", "a": "s2/sim", "b": "clip/sim", "direction": "t2v", "by_seed": [4.7]}
+    row |= {"delta_r1": 4.7, "ci95": [0.3, 9.0], "is_clear": True, "p": 0.059}
+    assert words.difference(row).endswith("(+4.7 points [0.3, 9.0]; only just: p 0.059).")
+    assert "only just" not in words.difference({**row, "p": 0.03})
+
+
 def test_advice_is_what_the_adviser_answers_from_the_same_rows(made):
     verdict = made[2]
     assert len(verdict["advice"]) == 2 * 2  # languages and directions
@@ -289,7 +296,7 @@ def told(r1: dict, pairs: dict, trained=("en", "zh"), also=()) -> list[str]:
     a, b = r1
     table = [
         {**place(lang), "arm_b": "main", "seed": 0, "a": a, "b": b, "delta_r1": delta, "ci95": [low, high]}
-        | {"is_clear": low > 0 or high < 0}
+        | {"is_clear": low > 0 or high < 0, "p": 0.01 if low > 0 or high < 0 else 0.5}
         for lang, (delta, low, high) in pairs.items()
     ]
     found = {"rows": rows, "paired": table, "protocol": {"arms": ["main"], "dataset": "d"}}
