@@ -52,6 +52,7 @@ def scheduler():
         yield local.scheduler_address
 
 
+@pytest.mark.slow
 def test_the_cluster_gives_the_bytes_of_one_machine(workspace, config, scheduler, tmp_path):
     from prefect.client.orchestration import get_client
 
