@@ -7,6 +7,7 @@ import pytest
 
 NO_CUDA = "needs CUDA"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("IV_REMOTE", None)  # tests share with nobody
 
 
 @pytest.fixture(autouse=True)

@@ -51,3 +51,18 @@ def test_gc_and_doctor_say_what_they_do_with_it(home, shared):
     assert list(Store(shared).all()) == [] and Store(shared).find("s2", "unused") is not None
     found = json.loads(CliRunner().invoke(main, ["doctor", "--home", str(shared), "--json"]).output)
     assert [c["value"] for c in found["checks"] if c["name"] == "remote"] == [f"s3://ours/{shared.name} can be written"]
+
+
+def test_only_what_may_pass_is_tried_again():
+    import errno
+
+    from prefect.states import Failed
+
+    from ivcore.errors import UserError, WorkError
+    from ivcore.remote import Unreachable
+    from tasks.step import _worth_retrying
+
+    passing = [Unreachable("no answer"), OSError(errno.ESTALE, "stale")]
+    staying = [WorkError("bad data"), UserError("wrong"), OSError(errno.ENOSPC, "full"), ValueError("odd")]
+    tried = [_worth_retrying(None, None, Failed(data=error)) for error in [*passing, *staying]]
+    assert tried == [True] * 2 + [False] * 4
