@@ -1,7 +1,8 @@
 """Which variant to take for each kind of query: the adviser's answers to the report's own rows, and how sure they are.
 
 A kind of query is a language, a caption length and a direction. A variant is unbeaten in a kind when no other one of
-its arm that was trained on it is shown to be ahead; that is not the same as being the best, and the words say no more.
+its arm that was trained on it is shown to be ahead; one of another arm, when the answer is not shown to be ahead of it.
+That is not the same as being the best, and the words say no more.
 """
 
 from collections.abc import Mapping
@@ -42,14 +43,16 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
         pairs = here(pooled, best["arm"], *at[1:]) if best else []
         behind = {p["b" if p["delta_r1"] > 0 else "a"] for p in pairs if p["is_clear"]}
         scored = _trained(found["rows"], best["arm"], language, text_class) if best else set()
+        others = _elsewhere(found["rows"], pooled, best["arm"], variant, at) if best and variant else {}
         out.append(
             {
                 "task": task,
                 **dict(zip(KIND, at)),
                 "variant": variant,
                 **{name: best[name] if best else None for name in ABOUT},
-                "rivals": [v for v in VARIANTS if v in scored and v != variant],
-                "unbeaten": [v for v in VARIANTS if v in scored - behind],
+                "rivals": [v for v in VARIANTS if v in scored and v != variant] + list(others),
+                "unbeaten": [v for v in VARIANTS if v in scored - behind]
+                + [v for v, lost in others.items() if not lost],
                 "front": [{n: r.get(n) for n in FRONT} for r in (said.front if best else [])],
                 "because": " ".join(said.because) if best else "Nothing that was measured reads it.",
                 "ask": f"iv advise --task {task} --languages {language} --text-length {ask.text_len} "
@@ -64,6 +67,20 @@ def _trained(rows: list[Row], arm: str, language: str, text_class: str) -> set[s
     never = untrained(rows)
     mine = [r for r in rows if r["arm"] == arm and (arm, r["model"], language, text_class) not in never]
     return {f"{r['model']}/{r['head']}" for r in mine}
+
+
+def _elsewhere(rows: list[Row], pooled: list[Row], arm: str, variant: str, at: list[str]) -> dict[str, bool]:
+    """Variants of other arms that were trained on this kind of query, and whether they are shown to be behind."""
+    dataset, language, text_class, direction = at
+    kind_of = (language, text_class, direction)
+    out = {}
+    for other in dict.fromkeys(r["arm"] for r in rows if r["arm"] != arm and r["dataset"] == dataset):
+        for v in (v for v in VARIANTS if v in _trained(rows, other, language, text_class)):
+            ends = {(arm, variant), (other, v)}
+            pairs = [p for p in pooled if (p["language"], p["text_class"], p["direction"]) == kind_of]
+            pairs = [p for p in pairs if {(p["arm"], p["a"]), (p["arm_b"], p["b"])} == ends and p["is_clear"]]
+            out[f"{v} of {other}"] = any((p["delta_r1"] > 0) == ((p["arm"], p["a"]) == (arm, variant)) for p in pairs)
+    return out
 
 
 def here(pooled: list[Row], arm: str, language: str, text_class: str, direction: str) -> list[Row]:
@@ -120,4 +137,7 @@ def _evidence(mine: list[Row], pooled: list[Row]) -> str:
     variant = mine[0]["variant"]
     pairs = [p for r in mine for p in here(pooled, r["arm"], *(r[n] for n in KIND[1:]))]
     told = [against(pairs, variant, v) for v in VARIANTS if v != variant and v in mine[0]["rivals"]]
+    even = dict.fromkeys(v for r in mine for v in r["unbeaten"] if " of " in v)
+    if even:
+        told.append(f"not shown to be ahead of {', '.join(even)}")
     return "; ".join(t for t in told if t)
