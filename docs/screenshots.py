@@ -1,4 +1,4 @@
-"""Pictures of the dashboards, by a headless Chromium: `python docs/screenshots.py docs/pictures`.
+"""Pictures of the dashboards, by a headless Chromium: `python docs/screenshots.py docs/pictures [RUN]`.
 
 After `. workspace/run/env.sh`; the servers of `iv up` have to run, and `everything` has to have run on them once.
 Chromium is driven by its own DevTools protocol over a web socket, so nothing else has to be installed.
@@ -6,6 +6,7 @@ Chromium is driven by its own DevTools protocol over a web socket, so nothing el
 
 import base64
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -18,19 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from PIL import Image
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from websockets.sync.client import ClientConnection, connect
 
 WAIT_S = 120.0
 SETTLE_S = 3.0  # pages draw after their data is there
-CLICK = """(text => {
-  const all = [...document.querySelectorAll('a,button,label,span,p,div')];
-  const found = all.filter(e => e.innerText?.trim() == text || e.ariaLabel == text).pop();
-  found?.click(); found?.scrollIntoView({block: 'start'});
-})(%s)"""  # the innermost element
+SPOT = """((text, left) => {
+  const found = [...document.querySelectorAll('li.p-tab,.ag-row a')].find(e => e.innerText.trim().endsWith(text));
+  const box = found.getBoundingClientRect();
+  return [left ? box.x - left : box.x + box.width / 2, box.y + box.height / 2];
+})(%s, %d)"""  # the middle of a tab or link, or so many pixels left of it, where MLflow has the sign that unfolds a run
 
 
 class Page:
@@ -54,18 +63,19 @@ class Page:
         """The value of a JavaScript expression."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
-    def shoot(self, url: str, words: str, path: Path, clicks: tuple[str, ...] = (), then: str = "") -> None:
-        """Open, wait until the page says the words, click on texts one after the other, wait again, save a picture."""
+    def shoot(self, url: str, words: str, path: Path, click: str = "", then: str = "", left: int = 0) -> None:
+        """Open, wait until the page says the words, perhaps click on or beside a text and wait again, then save it."""
         self.call("Page.navigate", url=url)
         self._until(words, url)
-        for text in clicks:
-            self._until(text, url)
-            time.sleep(SETTLE_S)
-            self.js(CLICK % json.dumps(text))
-        if then:
-            self._until(then, url)
         time.sleep(SETTLE_S)
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        if click:
+            x, y = self.js(SPOT % (json.dumps(click), left))
+            for kind in ("mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            self._until(then, url)
+            time.sleep(SETTLE_S)
+        shot = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        Image.open(io.BytesIO(shot)).convert("RGB").quantize(128).save(path, optimize=True)  # a third of the bytes
         print(f"{path}  {url}")
 
     def _until(self, words: str, url: str) -> None:
@@ -100,34 +110,37 @@ def browser(width: int = 1400, height: int = 1000) -> Iterator[Page]:
             process.wait()
 
 
-def main(folder: Path) -> None:
-    """The six pictures of docs/operate.md."""
+def main(folder: Path, name: str | None = None) -> None:
+    """The six pictures of docs/operate.md, of the newest run that was completed or of the one named."""
     folder.mkdir(parents=True, exist_ok=True)
     prefect = os.environ["PREFECT_API_URL"].removesuffix("/api")
     mlflow = os.environ["MLFLOW_TRACKING_URI"]
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("everything/everything")
         done = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])))
-        run = client.read_flow_runs(flow_run_filter=done, sort=FlowRunSort.END_TIME_DESC, limit=1)[0]
+        runs = client.read_flow_runs(flow_run_filter=done, sort=FlowRunSort.END_TIME_DESC, limit=200)
+        run = next(r for r in runs if name in (None, r.name))
+        of_run = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=["verdict"])
+        )
+        (verdict,) = client.read_artifacts(artifact_filter=of_run)
     tracking = MlflowClient(tracking_uri=mlflow)
     experiment = tracking.get_experiment_by_name("ivflow")
     assert experiment is not None, "no run of ivflow in MLflow"
     number = experiment.experiment_id
-    scores = tracking.search_runs(
-        [number], "tags.`iv.step` = 'score' and attributes.status = 'FINISHED'", max_results=2
-    )
+    wanted = f"tags.`iv.step` = 'score' and tags.`prefect.flow_run.id` = '{run.id}'"
+    scores = tracking.search_runs([number], wanted, max_results=2)
     ids = json.dumps([r.info.run_id for r in scores])
     with browser() as page:
         page.shoot(f"{prefect}/deployments", "everything", folder / "deployments.png")
         page.shoot(f"{prefect}/deployments/deployment/{deployment.id}/run", "Each seed is a whole", folder / "form.png")
-        tabs, verdict = ("Artifacts",), "verdict"
-        page.shoot(f"{prefect}/runs/flow-run/{run.id}", run.name, folder / "run.png", tabs, verdict)
-        page.shoot(f"{prefect}/artifacts/key/verdict", "R@1", folder / "verdict.png")
+        page.shoot(f"{prefect}/runs/flow-run/{run.id}", "Artifacts", folder / "run.png", "Artifacts", "steps")
+        page.shoot(f"{prefect}/artifacts/artifact/{verdict.id}", "R@1", folder / "verdict.png")
         tree = f"{mlflow}/#/experiments/{number}/runs?workflowType=machine_learning"
-        page.shoot(tree, "fit_s2", folder / "tree.png")
+        page.shoot(tree, run.name, folder / "tree.png", run.name, "fit_s2", left=32)
         compare = f'{mlflow}/#/compare-runs?runs={ids}&experiments=["{number}"]'
         page.shoot(compare, "Comparing", folder / "compare.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/pictures"))
+    main(Path(sys.argv[1]), *sys.argv[2:])
