@@ -1,5 +1,6 @@
 """Step 7: scores -> verdict.json; and the verdict, with what each stage took, published as report.json and a page."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -187,7 +188,6 @@ def publish(
     `latest` is a link to a folder beside it: a link can be replaced in one move, a folder that is not empty cannot.
     """
     from ivcore.page import page
-    from ivcore.pictures import pictures
 
     try:
         found = json.loads((report.path / VERDICT).read_text(encoding="utf-8"))
@@ -198,7 +198,7 @@ def publish(
         f"{t['arm']}.{t['seed']}: {t['why']}. Trained on manifest {t['trained_on']}." for t in training if t["why"]
     ]
     found["summary"] += [{"title": "The data has changed", "lines": lines}] if lines else []
-    drawn = pictures(found)
+    drawn = _drawn(store, report, found)
     files = {"report.json": _json(found), "report.html": page(found, drawn)}
     files |= {f"{name}.svg": svg for name, svg in drawn.items()}
     reports = store.home / "reports"
@@ -220,6 +220,18 @@ def publish(
         shutil.rmtree(before, ignore_errors=True)
     _sweep(reports)
     return latest
+
+
+def _drawn(store: Store, report: Artifact, found: dict[str, Any]) -> dict[str, str]:
+    """SVG by name; those of the last publishing where that was of this report, since drawing takes seconds."""
+    before = (store.home / "reports" / "latest").resolve()
+    if before.name.startswith(f".{report.key}."):
+        with contextlib.suppress(OSError):  # another publisher may take it away just now
+            if kept := {path.stem: path.read_text(encoding="utf-8") for path in before.glob("*.svg")}:
+                return kept
+    from ivcore.pictures import pictures
+
+    return pictures(found)
 
 
 def _json(value: Any) -> str:

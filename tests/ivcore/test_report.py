@@ -528,6 +528,14 @@ def test_strip_shrinks_large_frames():
     assert strip(np.zeros((1, 16, 16, 3), np.uint8)) != strip(np.zeros((2, 16, 16, 3), np.uint8))
 
 
+def test_a_found_report_is_published_with_the_pictures_it_has(made, monkeypatch):
+    store, report = made[0], made[1]
+    first = {p.name: p.read_text() for p in publish(store, report, STAGES).glob("*.svg")}
+    monkeypatch.setattr("ivcore.pictures.pictures", lambda found: pytest.fail("drawn again"))
+    latest = publish(store, report, [])
+    assert {p.name: p.read_text() for p in latest.glob("*.svg")} == first != {}
+
+
 if __name__ == "__main__":  # a page to look at: python tests/ivcore/test_report.py FOLDER
     import sys
 
