@@ -14,6 +14,7 @@ from flows.cli_advise import advise_command
 from flows.cli_datasets import datasets_command
 from flows.cli_models import export_command, import_command, parity_command
 from flows.cli_ops import down_command, gc_command, join_command, promote_command, reap_command, up_command
+from flows.cli_search import search_command
 from flows.command import Example, common, emit, reported, show_progress
 from ivcore.errors import UserError, WorkError
 
@@ -229,7 +230,7 @@ def doctor(home: str | None, as_json: bool, debug: bool) -> None:
 
 MODELS = (import_command, export_command, parity_command)
 OPERATIONS = (up_command, down_command, reap_command, gc_command, promote_command, join_command)
-for _command in (advise_command, datasets_command, *MODELS, *OPERATIONS):
+for _command in (advise_command, search_command, datasets_command, *MODELS, *OPERATIONS):
     main.add_command(_command)
 
 

@@ -49,14 +49,14 @@ def advise_command(
 
         asked = tuple(x.strip() for x in languages.split(",") if x.strip())
         limits = (latency_ms, memory_gb, index_gb, videos, device, size, dataset)
-        found = answer(Ask(task, asked, text_length, direction, *limits), _report(home or default_home()))
+        found = answer(Ask(task, asked, text_length, direction, *limits), report_of(home or default_home()))
         if as_json:
             emit(dataclasses.asdict(found))
         else:
             click.echo(told(found))
 
 
-def _report(home: Path | str) -> Any:
+def report_of(home: Path | str) -> Any:
     """report.json of a workspace, or None."""
     from ivcore.errors import WorkError
 

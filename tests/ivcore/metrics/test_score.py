@@ -1,6 +1,5 @@
 """Scores of tiny models on made-up clips: equal to the plain computation, same bytes twice, honest edges."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ivcore import schemas, steps
+from ivcore import schemas, search, steps
 from ivcore.config import EvalConfig, TrainConfig
 from ivcore.data.loader import Captions, Features
 from ivcore.data.tokenizer import Tokenizer
@@ -251,17 +250,22 @@ def test_half_precision_scores(made):
     assert isinstance(found.path, Path)
 
 
-@pytest.mark.parametrize("kind", ["s2", "clip"])
-def test_the_example_finds_what_scoring_ranked(made, kind):
-    """examples/search.py, asked with a caption of the test split, gives the ranks of scores.parquet."""
-    spec = importlib.util.spec_from_file_location("search", Path(__file__).parents[3] / "examples" / "search.py")
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+@pytest.mark.parametrize("variant", search.VARIANTS)
+def test_search_finds_what_scoring_ranked(made, variant):
+    """Asked with a caption of the test split it gives the ranks of scores.parquet."""
     store, manifest = made[:2]
+    kind, head = variant.split("/")
     (caption_id, _, sentence), *_ = Captions(manifest).texts("en", "short", "test")
     table = pa.parquet.read_table(score(made, kind).path / "scores.parquet").to_pylist()
-    found = example.search(store, kind, sentence, K)
-    assert set(found) == ({"sim", "match"} if kind == "s2" else {"sim"})
-    for head, clips in found.items():
-        rows = [r for r in table if (r["query_id"], r["head"], r["direction"]) == (caption_id, head, "t2v")]
-        assert clips == [r["candidate_id"] for r in sorted(rows, key=lambda r: r["rank"]) if r["rank"] <= K]
+    found = search.search(store, variant, sentence, top=K, k=K, split="test", device="cpu")
+    rows = [r for r in table if (r["query_id"], r["head"], r["direction"]) == (caption_id, head, "t2v")]
+    assert [f["clip_id"] for f in found] == [
+        r["candidate_id"] for r in sorted(rows, key=lambda r: r["rank"]) if r["rank"] <= K
+    ]
+    assert [f["score"] for f in found] == sorted((f["score"] for f in found), reverse=True)
+    with pytest.raises(UserError, match=f"has no scores of {kind}"):
+        search.search(Store(store.home / "elsewhere"), variant, sentence)
+
+
+def test_search_takes_what_the_report_advises():
+    assert search.advised(None, "a dog", "en") == ("clip/sim", "the report advises nothing for en")

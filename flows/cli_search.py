@@ -1,0 +1,49 @@
+"""The command that searches: search."""
+
+import click
+
+from flows.command import Example, common, emit, reported
+
+
+@click.command("search", cls=Example, example='iv search "someone cuts an onion" --top 5')
+@click.argument("sentence")
+@click.option("--variant", help="s2/sim, s2/match or clip/sim; else what the report advises for the language.")
+@click.option("--language", default="en", show_default=True, help="Language of the sentence.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Clips to show.")
+@click.option("--k", type=click.IntRange(min=1), default=16, show_default=True, help="Candidates s2/match looks at.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only clips of this split; else all.")
+@common
+def search_command(
+    sentence: str,
+    variant: str | None,
+    language: str,
+    top: int,
+    k: int,
+    split: str | None,
+    home: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """The clips of a finished workspace that fit SENTENCE best, by the models trained there."""
+    with reported(debug):
+        from pathlib import Path
+
+        from flows.cli_advise import report_of
+        from ivcore.errors import UserError
+        from ivcore.search import VARIANTS, advised, search
+        from ivcore.store import Store
+        from tasks.runtime import default_home
+
+        place = Path(home or default_home())
+        why = "as asked"
+        if variant is None:
+            variant, why = advised(report_of(place), sentence, language)
+        if variant not in VARIANTS:
+            raise UserError(f"--variant {variant!r} is none of {', '.join(VARIANTS)}")
+        found = search(Store(place), variant, sentence, top, k, split or "")
+        if as_json:
+            return emit({"variant": variant, "why": why, "clips": found})
+        click.echo(f"{variant} ({why})")
+        for row in found:
+            window = "" if row["start_s"] is None else f"  {row['start_s']:g}-{row['end_s'] or 'end'} s"
+            click.echo(f"{row['rank']:>3}  {row['score']:>8.4f}  {row['path']}{window}")
