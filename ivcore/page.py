@@ -8,9 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from ivcore.metrics.pareto import variants
-from ivcore.metrics.terms import LANGUAGES, NAMES, untrained
-from ivcore.metrics.verdict import pooled
-from ivcore.pictures_cost import field_rows
+from ivcore.metrics.terms import LANGUAGES, NAMES, field_rows, pooled, untrained
 
 Row = dict[str, Any]
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, untrained
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, untrained
 
 INK = "#010203"  # stands for the page's own colour until the SVG is done
 STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, and both read on white and on black
@@ -49,7 +49,7 @@ RC: dict[str, Any] = {
 def pictures(verdict: Mapping[str, Any]) -> dict[str, str]:
     """SVG by name: recall, latency, and losses where there are curves."""
     out = {"recall": _recall(verdict), "latency": _latency(verdict)}
-    from ivcore.pictures_cost import depths, field, field_rows, fronts
+    from ivcore.pictures_cost import depths, field, fronts
 
     if any(c["query_ms_p95"] for c in verdict["cells"] if c["direction"] == "t2v"):
         out["pareto"] = fronts(verdict)

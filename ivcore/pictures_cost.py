@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ivcore.metrics.pareto import variants
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, untrained
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, untrained
 from ivcore.pictures import INK, OTHER, RC, STYLE, _legend, _svg
 
 COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")
@@ -105,23 +105,3 @@ def field(verdict: Mapping[str, Any]) -> str:
             ax.grid(axis="x")
             ax.set_xlabel("R@1, percent (grey: published, no interval known)")
         return _svg(fig, "field", "Published R@1 of the field beside ours")
-
-
-def field_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Ours and the published rows of this data set, {name, direction, r1, r1_ci95, source}; none published: no rows."""
-    theirs = [r for r in verdict["published"] if r["task"] == "retrieval"]
-    if not theirs:
-        return []
-    public = {(r["dataset"], r["language"]) for r in theirs}
-    of = "{dataset}: " if len({name for name, _ in public}) > 1 else ""
-    ours = [s for s in verdict["spread"] if (s["dataset"], s["language"]) in public and s["head"] != "dsl"]
-    rows = [
-        {"name": of.format(**s) + f"ours: {s['arm']} {s['model']}/{s['head']}, {s['text_class']}", "source": "measured"}
-        | {n: s[n] for n in ("direction", "r1", "r1_ci95")}
-        for s in ours
-    ]
-    return rows + [
-        {"name": of.format(**r) + f"{r['model']}-{r['size']}", "source": "published", "r1_ci95": None}
-        | {n: r[n] for n in ("direction", "r1")}
-        for r in theirs
-    ]

@@ -1,26 +1,21 @@
-"""Step 7: scores -> verdict.json; and the verdict, with what each stage took, published as report.json and a page."""
+"""Step 7: scores -> verdict.json, everything of report.json but what each stage took; `publish` adds that."""
 
-import contextlib
-import json
-import os
-import shutil
-import socket
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from ivcore import durable, schemas
+from ivcore import schemas
 from ivcore.config import EvalConfig
 from ivcore.data.ingest import DUPLICATE
-from ivcore.errors import UserError, WorkError
+from ivcore.errors import UserError
 from ivcore.metrics import choice, errors, gains, kcurve, lineage, pareto, published, verdict, words
 from ivcore.metrics.examples import examples
+from ivcore.metrics.terms import pooled
+from ivcore.publish import VERDICT, as_json
 from ivcore.steps import Log
 from ivcore.store import Artifact, Draft, Store
 
 SCHEMA = 1
-VERDICT, CELLS = "verdict.json", "cells.parquet"
+CELLS = "cells.parquet"
 
 
 def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Mapping[str, Artifact], log: Log) -> None:
@@ -54,12 +49,12 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "curves": [curve for run in runs for curve in lineage.curves(run)],
         "examples": examples(runs, evaluation.examples, evaluation.seed),
     }
-    out["advice"] = choice.advice(out, verdict.pooled(paired))
+    out["advice"] = choice.advice(out, pooled(paired))
     out["cells"] = cells(rows + out["k_curve"])
     out["published"] = [row for name in out["protocol"]["datasets"] for row in published.rows(name)]
     schemas.write(draft.path / CELLS, out["cells"], schemas.CELLS)
     out["summary"] = words.summary(out)
-    (draft.path / VERDICT).write_text(_json(out), encoding="utf-8")
+    (draft.path / VERDICT).write_text(as_json(out), encoding="utf-8")
     for row in rows:
         log({f"r1/{row['model']}/{row['head']}/{row['direction']}": row["r1"]}, row["seed"])
     draft.facts.update(summary=out["summary"], num_rows=len(rows), num_paired=len(out["paired"]))
@@ -178,71 +173,3 @@ def _scored(run: lineage.Scored, evaluation: EvalConfig) -> dict[str, int]:
         "texts": sum(part["n_texts"] for part in facts["slices"].values()),
         "of_texts": sum(not t["clip_id"] or t["clip_id"] in errors for t in asked),
     }
-
-
-def publish(
-    store: Store, report: Artifact, stages: list[dict[str, Any]], training: Sequence[dict[str, Any]] = ()
-) -> Path:
-    """Write reports/latest anew (report.json, report.html, pictures); a reader sees the old one or the new one, whole.
-
-    `latest` is a link to a folder beside it: a link can be replaced in one move, a folder that is not empty cannot.
-    """
-    from ivcore.page import page
-
-    try:
-        found = json.loads((report.path / VERDICT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as e:
-        raise WorkError(f"{report.path / VERDICT} cannot be read ({e}); delete {report.path} and run again") from None
-    found["stages"], found["training"] = stages, list(training)
-    lines = [
-        f"{t['arm']}.{t['seed']}: {t['why']}. Trained on manifest {t['trained_on']}." for t in training if t["why"]
-    ]
-    found["summary"] += [{"title": "The data has changed", "lines": lines}] if lines else []
-    drawn = _drawn(store, report, found)
-    files = {"report.json": _json(found), "report.html": page(found, drawn)}
-    files |= {f"{name}.svg": svg for name, svg in drawn.items()}
-    reports = store.home / "reports"
-    reports.mkdir(parents=True, exist_ok=True)
-    latest = reports / "latest"
-    before = latest.resolve() if latest.is_symlink() else None
-    folder = reports / f".{report.key}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
-    folder.mkdir()
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    durable.sync_tree(folder)
-    link = folder.with_name(f"{folder.name}.link")
-    link.symlink_to(folder.name)
-    if latest.is_dir() and not latest.is_symlink():  # as copied from elsewhere
-        shutil.rmtree(latest)
-    link.replace(latest)
-    durable.sync(reports)
-    if before is not None and before.parent == reports.resolve() and before.name != folder.name:
-        shutil.rmtree(before, ignore_errors=True)
-    _sweep(reports)
-    return latest
-
-
-def _drawn(store: Store, report: Artifact, found: dict[str, Any]) -> dict[str, str]:
-    """SVG by name; those of the last publishing where that was of this report, since drawing takes seconds."""
-    before = (store.home / "reports" / "latest").resolve()
-    if before.name.startswith(f".{report.key}."):
-        with contextlib.suppress(OSError):  # another publisher may take it away just now
-            if kept := {path.stem: path.read_text(encoding="utf-8") for path in before.glob("*.svg")}:
-                return kept
-    from ivcore.pictures import pictures
-
-    return pictures(found)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-
-
-def _sweep(reports: Path) -> None:
-    """Remove what publishers of this machine that are no longer alive left behind."""
-    keep = (reports / "latest").resolve().name
-    for left in reports.glob(f".*.{socket.gethostname()}.*"):
-        parts = left.name.removesuffix(".link").split(".")
-        alive = parts[-2].isdigit() and int(parts[-2]) != os.getpid() and Path(f"/proc/{parts[-2]}").exists()
-        if left.name != keep and not alive:
-            left.unlink() if left.is_symlink() else shutil.rmtree(left, ignore_errors=True)

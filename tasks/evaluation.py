@@ -54,7 +54,7 @@ def report(where: Where, evaluation: EvalConfig, scores: Mapping[str, Reference]
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(where: Where, report: Reference, stages: list[dict[str, Any]], training: list[dict[str, Any]]) -> str:
     """Put the report, with what each stage took and learned from, into reports/latest; returns that folder."""
-    from ivcore.report import publish
+    from ivcore.publish import publish
 
     publish(where.store, where.open(report), stages, training)
     folder = Path(where.home) / "reports" / "latest"

@@ -85,10 +85,23 @@ def up(plan: Plan) -> dict[str, Any]:
     if "worker" not in running:
         with _environ(env):
             slots.make_limit()
+            _make_pool()
             reaper.reap()  # what died with the worker before; no other start may do it while a worker is about
         running["worker"] = _start(plan.home, "worker", _command("worker", plan), env)
         _note(plan.home, running)
     return running
+
+
+def _make_pool() -> None:
+    """The worker would make it, too, but later than the first one who deploys looks for it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=ProcessWorker.get_default_base_job_template())
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(pool)
 
 
 def shown_database(plan: Plan) -> str:

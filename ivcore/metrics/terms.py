@@ -1,5 +1,6 @@
 """How variants, languages and directions are called, and how a paired difference is read from one side."""
 
+from collections.abc import Mapping
 from typing import Any
 
 VARIANTS = ("s2/sim", "s2/match", "s2/fused", "clip/sim")  # dsl wants all queries at once, so it is nothing to take
@@ -50,3 +51,34 @@ def untrained(rows: list[Row]) -> set[tuple[str, str, str, str]]:
     """(arm, model, language, caption length) that a model was scored on and never trained on."""
     never = [r for r in rows if r["language_trained"] is False or r["text_class_trained"] is False]
     return {(r["arm"], r["model"], r["language"], r["text_class"]) for r in never}
+
+
+def pooled(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the paired rows those over all seeds, or of the only seed there is; dsl left out: it is nothing to take."""
+    several = {_comparison(row) for row in table if row["seed"] is None}
+    table = [row for row in table if row["seed"] is None or _comparison(row) not in several]
+    return [row for row in table if not (row["a"] + row["b"]).count("dsl")]
+
+
+def _comparison(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row[n] for n in ("a", "b", "arm", "arm_b", "language", "text_class", "direction"))
+
+
+def field_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Ours and the published rows of this data set, {name, direction, r1, r1_ci95, source}; none published: no rows."""
+    theirs = [r for r in verdict["published"] if r["task"] == "retrieval"]
+    if not theirs:
+        return []
+    public = {(r["dataset"], r["language"]) for r in theirs}
+    of = "{dataset}: " if len({name for name, _ in public}) > 1 else ""
+    ours = [s for s in verdict["spread"] if (s["dataset"], s["language"]) in public and s["head"] != "dsl"]
+    rows = [
+        {"name": of.format(**s) + f"ours: {s['arm']} {s['model']}/{s['head']}, {s['text_class']}", "source": "measured"}
+        | {n: s[n] for n in ("direction", "r1", "r1_ci95")}
+        for s in ours
+    ]
+    return rows + [
+        {"name": of.format(**r) + f"{r['model']}-{r['size']}", "source": "published", "r1_ci95": None}
+        | {n: r[n] for n in ("direction", "r1")}
+        for r in theirs
+    ]

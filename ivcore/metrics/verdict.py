@@ -316,14 +316,3 @@ def _key(row: Mapping[str, Any]) -> tuple[str, Head, Place]:
 
 def _round(ci: list[float]) -> list[float]:
     return [round(v, 4) for v in ci]
-
-
-def pooled(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of the paired rows those over all seeds, or of the only seed there is; dsl left out: it is nothing to take."""
-    several = {_comparison(row) for row in table if row["seed"] is None}
-    table = [row for row in table if row["seed"] is None or _comparison(row) not in several]
-    return [row for row in table if not (row["a"] + row["b"]).count("dsl")]
-
-
-def _comparison(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(row[n] for n in ("a", "b", "arm", "arm_b", "language", "text_class", "direction"))

@@ -8,8 +8,7 @@ from typing import Any
 
 from ivcore.metrics import origins
 from ivcore.metrics.choice import headline
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, doubt, kind, signed
-from ivcore.metrics.verdict import pooled
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, doubt, kind, pooled, signed
 
 Verdict = dict[str, Any]
 Row = dict[str, Any]

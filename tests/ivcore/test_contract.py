@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ivcore import steps
-from ivcore.report import publish
+from ivcore.publish import publish
 from ivcore.store import Store
 
 _spec = importlib.util.spec_from_file_location("made_up", Path(__file__).with_name("test_report.py"))

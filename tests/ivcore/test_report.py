@@ -15,7 +15,7 @@ from ivcore.errors import UserError, WorkError
 from ivcore.metrics import advise, choice, terms, words
 from ivcore.metrics.examples import strip
 from ivcore.page import page, terminal
-from ivcore.report import publish
+from ivcore.publish import publish
 from ivcore.store import Artifact, Store
 
 NUM = 40  # clips, in families of 4

@@ -27,7 +27,7 @@ def _step(name, kind, config, inputs, label=""):
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the stubs in the place of ivcore.steps' functions and of ivcore.report."""
+    """Put the stubs in the place of ivcore.steps' functions, of ivcore.report and ivcore.publish."""
     stubs = {
         "ingest": lambda store, data: _step("ingest", "manifest", data.recipe(), {}),
         "decode": lambda store, data, frames, m, *later: _step("decode", "frames", frames.recipe(), {"manifest": m}),
@@ -46,8 +46,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(steps, name, stub)
+    publishing = ModuleType("ivcore.publish")
+    publishing.publish = _publish
+    monkeypatch.setitem(sys.modules, "ivcore.publish", publishing)
     report = ModuleType("ivcore.report")
-    report.publish = _publish
     report.cells_of = lambda store, key: [{"model": "s2", "k": None, "r1": 50.0}, {"model": "clip", "k": 4, "r1": 40.0}]
     monkeypatch.setitem(sys.modules, "ivcore.report", report)
 

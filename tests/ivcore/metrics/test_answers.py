@@ -18,7 +18,7 @@ from ivcore.data.loader import Captions
 from ivcore.data.shapes.drawing import encode
 from ivcore.metrics import classification
 from ivcore.models import ClipModel
-from ivcore.report import publish
+from ivcore.publish import publish
 from ivcore.store import Artifact, Store
 from ivcore.train import checkpoint as checkpoints
 
