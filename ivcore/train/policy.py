@@ -6,6 +6,7 @@ data folders, arms and seeds have notes of their own.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 from ivcore import schemas
 from ivcore.config import RunConfig
 from ivcore.durable import put
+from ivcore.errors import UserError
 from ivcore.steps import VERSIONS
 from ivcore.store import Artifact, Store, key
 
+ID = re.compile(r"[a-z0-9_]+/[a-z0-9]+")
 Model = tuple[str, str]  # ids of a checkpoint, and of the one whose trunk makes the features that it reads
 
 
@@ -74,20 +77,41 @@ def remember(store: Store, config: RunConfig, manifest: Artifact, models: Sequen
 
 
 def noted(home: Path) -> Iterator[str]:
-    """Ids of the checkpoints of every note."""
+    """Ids of the checkpoints of every note.
+
+    Raises:
+        UserError: naming a note that cannot be read, since what it keeps is not known then.
+    """
     for path in sorted((home / "trained").glob("*.json")):
-        yield from (id for model in json.loads(path.read_text(encoding="utf-8"))["models"] for id in model)
+        _, models = _read(path)
+        yield from (id for model in models for id in model)
 
 
 def _last(store: Store, config: RunConfig) -> tuple[Artifact, tuple[Model, ...]] | None:
     """Manifest and models of the note; None where there is none, or where something of it is gone."""
-    try:
-        note = json.loads(_path(store, config).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = _path(store, config)
+    if not path.exists():
         return None
-    models = tuple((checkpoint, trunk) for checkpoint, trunk in note["models"])
-    found = [store.find(*id.split("/")) for id in (note["manifest"], *(id for model in models for id in model))]
-    return None if None in found or not models else (store.get(note["manifest"]), models)
+    manifest, models = _read(path)
+    found = [store.find(*id.split("/")) for id in (manifest, *(id for model in models for id in model))]
+    return None if None in found or not models else (store.get(manifest), models)
+
+
+def _read(path: Path) -> tuple[str, tuple[Model, ...]]:
+    """The note at `path`: the id of the manifest, and the models."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        models = tuple((checkpoint, trunk) for checkpoint, trunk in note["models"])
+        manifest: str = note["manifest"]
+        if all(
+            isinstance(id, str) and ID.fullmatch(id) for id in (manifest, *(id for model in models for id in model))
+        ):
+            return manifest, models
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(
+        f"{path} is no note of what was trained last; delete it: the next run finds or trains, and notes anew"
+    )
 
 
 def _path(store: Store, config: RunConfig) -> Path:

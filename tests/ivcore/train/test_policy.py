@@ -4,6 +4,7 @@ import pytest
 
 from ivcore import schemas
 from ivcore.config import parse
+from ivcore.errors import UserError
 from ivcore.store import Store
 from ivcore.train import policy
 
@@ -90,6 +91,21 @@ def test_models_that_are_gone_are_trained_anew(store):
     assert set(policy.noted(store.home)) == {"s2/k", "clip/k"}  # which `iv gc` keeps
     store.path("clip", "k").rename(store.home / "gone")
     assert policy.choose(store, run("never"), grown).models == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"manifest": "manifest/first", "models": [["s2/k", "words"]]}', '{"manifest": 1, "models": []}']
+)
+def test_a_note_that_cannot_be_read_is_named_with_the_cure(store, text):
+    """Neither is it taken for no note, since `iv gc` would let go of what it keeps."""
+    (note,) = (store.home / "trained").iterdir()
+    note.write_text(text)
+    for read in (
+        lambda: policy.choose(store, run("never"), store.get("manifest/first")),
+        lambda: [*policy.noted(store.home)],
+    ):
+        with pytest.raises(UserError, match=rf"{note.name} is no note .* delete it"):
+            read()
 
 
 def test_the_trunk_a_model_stands_on_is_found_by_its_digest(tmp_path):
