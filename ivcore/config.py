@@ -233,6 +233,9 @@ class Phase(Branch):
     ] = Field(
         "all", description="Policy of ivcore/models/freeze.py: which parameters train; the rest is frozen and verified."
     )
+    text_tower: Literal["own", "bert"] = _when_set(
+        "own", "clip's first phase: the text tower it begins with, its size's own or a new one of s2's kind."
+    )
     lr_scale: float = Field(1.0, gt=0, description="Multiplies the stage's learning rate.")
     warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
     warmup_epochs: float = Field(0.0, ge=0, description="The warm-up in epochs, in place of `warmup_steps`.")

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from ivcore.models.config import clip_config, s2_config, size_names
-from ivcore.models.shapes import BertShape, LlamaShape, MobileClipShape, VisionShape
+from ivcore.models.shapes import BertShape, ClipTextShape, LlamaShape, VisionShape
 
 BYTES = {"float32": 4, "bfloat16": 2}
 VOCABULARY = 1000  # of a size that has none of its own: tiny's is learned from the captions
@@ -69,7 +69,7 @@ def matching(shape: BertShape, length: int, num: int, width: int, k: int, folded
     return total + linear(k, h, 2)
 
 
-def clip_text(shape: LlamaShape | MobileClipShape, length: int, embed: int) -> int:
+def clip_text(shape: ClipTextShape, length: int, embed: int) -> int:
     """One text through clip's tower and its projection; the causal half of the attention is computed and masked."""
     matrices = 3 if isinstance(shape, LlamaShape) else 2
     h, inner = shape.hidden_size, shape.intermediate_size

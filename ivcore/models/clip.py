@@ -1,4 +1,4 @@
-"""clip: the vision tower, an attention pooling and a causal text tower; built on the trunk that s2 trained.
+"""clip: the vision tower, an attention pooling and a text tower; built on the trunk that s2 trained.
 
 Shapes: B videos or texts, T frames, N patches, C vision width, E embedding, L tokens.
 Source: InternVideo2 multi_modality, models/internvideo2_clip.py (1B, 6B) and internvideo2_clip_small.py (S, B, L).
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ivcore.models.base import VideoTextModel, load_strict, unfilled
+from ivcore.models.clip_bert import ClipBertTower
 from ivcore.models.config import ClipConfig, clip_config
 from ivcore.models.convert import clip_vision_state
 from ivcore.models.layers import LAYER_NORM_EPS
 from ivcore.models.llama import LlamaTower
 from ivcore.models.mobileclip import MobileClipTower
 from ivcore.models.s2 import S2Model
-from ivcore.models.shapes import LlamaShape
 from ivcore.models.vision import VisionTower
+
+TOWERS: dict[str, Any] = {"llama": LlamaTower, "mobileclip": MobileClipTower, "bert": ClipBertTower}
 
 
 class ClipModel(VideoTextModel):
@@ -35,11 +37,7 @@ class ClipModel(VideoTextModel):
                 self.vision_align = nn.Sequential(
                     nn.LayerNorm(vision.pool_width, eps=LAYER_NORM_EPS), nn.Linear(vision.pool_width, config.align_dim)
                 )
-            self.text_encoder = (
-                LlamaTower(text, config.embed_dim)
-                if isinstance(text, LlamaShape)
-                else MobileClipTower(text, config.embed_dim)
-            )
+            self.text_encoder = TOWERS[text.kind](text, config.embed_dim)
         self.temp = nn.Parameter(torch.tensor(config.temp))
         self._start()
 

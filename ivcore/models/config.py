@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ivcore.errors import UserError
-from ivcore.models.shapes import BertShape, LlamaShape, MobileClipShape, VisionShape, read_shape, read_text_shape
+from ivcore.models.shapes import CLIP_TEXT, BertShape, ClipTextShape, VisionShape, read_shape, read_text_shape
 
 
 class S2Config(PretrainedConfig):
@@ -46,7 +46,7 @@ class ClipConfig(PretrainedConfig):
     seed: int = 0  # of the initial weights
     init_std: float = 0.02  # of the initial weights of both towers; upstream's at every size
     vision: dict[str, Any] | None = None  # the fields of VisionShape
-    text: dict[str, Any] | None = None  # the fields of LlamaShape or MobileClipShape, by its "kind"
+    text: dict[str, Any] | None = None  # the fields of a ClipTextShape, by its "kind"
     align_dim: int | None = None  # S/B/L14: pooled width -> this; None: the pooled vector is the embedding
     temp: float = 0.01
     temp_min: float = 0.01
@@ -58,7 +58,7 @@ class ClipConfig(PretrainedConfig):
         """The vision tower's numbers, checked."""
         return read_shape(VisionShape, self.vision or {})
 
-    def text_shape(self) -> LlamaShape | MobileClipShape:
+    def text_shape(self) -> ClipTextShape:
         """The text tower's numbers, checked."""
         return read_text_shape(self.text or {})
 
@@ -95,6 +95,16 @@ def clip_config(size: str, vocab_size: int | None = None, seed: int = 0, **overr
     return ClipConfig(size=size, seed=seed, **fill(size, "clip", vocab_size, overrides))
 
 
+def with_bert(config: ClipConfig) -> ClipConfig:
+    """The same with s2's text layers for its text tower, which reads as many tokens of as large a vocabulary."""
+    s2: dict[str, Any] = load_size(config.size)["s2"]["text"]
+    same = ("hidden_size", "intermediate_size", "num_attention_heads", "dropout")
+    own = ("vocab_size", "max_position_embeddings")
+    text = {"kind": "bert", "num_hidden_layers": s2["fusion_layer"]}
+    text |= {name: s2[name] for name in same if name in s2} | {name: (config.text or {})[name] for name in own}
+    return ClipConfig.from_dict({**config.to_dict(), "text": text})
+
+
 def fill(size: str, part: str, vocab_size: int | None, overrides: dict[str, Any]) -> dict[str, Any]:
     """The fields of one part ("s2" or "clip") of a size: the file, then the vocabulary, then the overrides.
 
@@ -112,7 +122,7 @@ def fill(size: str, part: str, vocab_size: int | None, overrides: dict[str, Any]
         text["vocab_size"] = vocab_size
     if "vocab_size" not in text:
         raise UserError(f"size {size} has no vocabulary of its own: give vocab_size (the tokenizer's)")
-    text_kind: Any = BertShape if part == "s2" else {"llama": LlamaShape, "mobileclip": MobileClipShape}[text["kind"]]
+    text_kind: Any = BertShape if part == "s2" else CLIP_TEXT[text["kind"]]
     config_kind: Any = S2Config if part == "s2" else ClipConfig
     for name, value in overrides.items():
         if name in VisionShape.__dataclass_fields__:

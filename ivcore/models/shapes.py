@@ -103,7 +103,23 @@ class MobileClipShape:
     causal: bool = True
 
 
-Shape = TypeVar("Shape", VisionShape, BertShape, LlamaShape, MobileClipShape)
+@dataclass(frozen=True, kw_only=True)
+class ClipBertShape:
+    """The text layers of s2's BERT as clip's text tower."""
+
+    kind: Literal["bert"] = "bert"
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    dropout: float = 0.1
+
+
+CLIP_TEXT: dict[str, Any] = {"llama": LlamaShape, "mobileclip": MobileClipShape, "bert": ClipBertShape}
+ClipTextShape = LlamaShape | MobileClipShape | ClipBertShape
+Shape = TypeVar("Shape", VisionShape, BertShape, LlamaShape, MobileClipShape, ClipBertShape)
 
 
 def read_shape(kind: type[Shape], numbers: dict[str, Any]) -> Shape:
@@ -121,9 +137,8 @@ def read_shape(kind: type[Shape], numbers: dict[str, Any]) -> Shape:
         raise UserError(f"{kind.__name__}: {error}") from None
 
 
-def read_text_shape(numbers: dict[str, Any]) -> LlamaShape | MobileClipShape:
+def read_text_shape(numbers: dict[str, Any]) -> ClipTextShape:
     """The record of clip's text tower, chosen by its `kind`."""
-    kinds: dict[str, Any] = {"llama": LlamaShape, "mobileclip": MobileClipShape}
-    if numbers.get("kind") not in kinds:
-        raise UserError(f"clip's text tower is of kind {' or '.join(kinds)}, not {numbers.get('kind')!r}")
-    return read_shape(kinds[numbers["kind"]], numbers)
+    if numbers.get("kind") not in CLIP_TEXT:
+        raise UserError(f"clip's text tower is of kind {' or '.join(CLIP_TEXT)}, not {numbers.get('kind')!r}")
+    return read_shape(CLIP_TEXT[numbers["kind"]], numbers)

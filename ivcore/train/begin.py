@@ -12,7 +12,7 @@ from ivcore.data.views import PLAIN, Views
 from ivcore.errors import UserError
 from ivcore.models import S2Model, build_s2, clip_config, clip_from_s2, lora
 from ivcore.models.base import VideoTextModel
-from ivcore.models.config import load_size
+from ivcore.models.config import load_size, with_bert
 from ivcore.train import checkpoint
 from ivcore.train.batches import Batches, nearest
 from ivcore.train.job import Job
@@ -23,6 +23,11 @@ Source = Features | Frames
 def models(job: Job, captions: Captions) -> tuple[VideoTextModel, Tokenizer]:
     """Model and tokenizer; a tokenizer is trained once, on training captions alone."""
     config, seed = job.model, job.train.seed
+    is_bert = job.phase.text_tower == "bert"
+    if is_bert and not (job.kind == "clip" and job.init is not None and job.init.kind == "s2"):
+        raise UserError(
+            f"phase {job.phase.name}: text_tower = bert is for the first phase of clip, which begins from s2"
+        )
     if job.init is None:
         if job.kind != "s2":
             raise UserError("clip starts from an s2 checkpoint; none was given")
@@ -33,8 +38,9 @@ def models(job: Job, captions: Captions) -> tuple[VideoTextModel, Tokenizer]:
     model, tokenizer = checkpoint.load(job.init.path)
     if job.kind == "clip" and isinstance(model, S2Model):
         texts = _texts(captions, job.phase.languages, ("short", "long"))
-        tokenizer = Tokenizer.train(texts, config.clip_vocab, "llama")
-        model = clip_from_s2(model, clip_config(config.size, tokenizer.vocab_size, seed), seed)
+        tokenizer = Tokenizer.train(texts, config.clip_vocab, "bert" if is_bert else "llama")
+        shape = clip_config(config.size, tokenizer.vocab_size, seed)
+        model = clip_from_s2(model, with_bert(shape) if is_bert else shape, seed)
     if job.phase.trainable == "clip_lora":
         lora.add(model, seed)  # type: ignore[arg-type]
     return model, tokenizer

@@ -11,7 +11,7 @@ from torch import Tensor
 from ivcore.data.tokenizer import Tokenizer
 from ivcore.models.base import VideoTextModel
 from ivcore.models.clip import ClipModel
-from ivcore.models.llama import LlamaTower
+from ivcore.models.mobileclip import MobileClipTower
 
 BATCH = 128
 LAST_MATRIX = ("text_encoder.text_projection", "text_encoder.projection_layer")
@@ -47,7 +47,7 @@ def pays(model: VideoTextModel, num_captions: int, samples: int) -> bool:
     """
     still = (
         isinstance(model, ClipModel)
-        and isinstance(model.text_encoder, LlamaTower)
+        and not isinstance(model.text_encoder, MobileClipTower)
         and not any(
             p.requires_grad
             for n, p in model.named_parameters()

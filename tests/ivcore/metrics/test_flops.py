@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ivcore.metrics import flops, published
 from ivcore.models import ClipModel, S2Model
-from ivcore.models.config import clip_config, s2_config
+from ivcore.models.config import clip_config, s2_config, with_bert
 from ivcore.models.layers import AttentionPool
 
 
@@ -36,9 +36,10 @@ def test_s2(size):
     assert counted(lambda: model.encode_text(ids, mask)) == flops.bert_text(text, length)
 
 
-@pytest.mark.parametrize("size", ["tiny", "S14"])
-def test_clip_text(size):
+@pytest.mark.parametrize("size, change", [("tiny", None), ("S14", None), ("tiny", with_bert)])
+def test_clip_text(size, change):
     config = clip_config(size, 100 if size == "tiny" else None)
+    config = change(config) if change else config
     model, text = ClipModel(config).eval().requires_grad_(False), config.text_shape()
     length = 7 if size == "tiny" else text.max_position_embeddings
     ids = torch.ones(1, length, dtype=torch.int64)

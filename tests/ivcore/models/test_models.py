@@ -22,6 +22,7 @@ from ivcore.models import (
     size_names,
 )
 from ivcore.models.base import load_strict
+from ivcore.models.config import with_bert
 
 IDS = torch.tensor([[1, 5, 9, 2, 0, 0], [1, 7, 8, 9, 4, 2]])
 
@@ -249,6 +250,20 @@ def test_clip_goes_on_from_s2() -> None:
     torch.testing.assert_close(same.encode_video(video()), s2_same.encode_video(video())[1])
     with pytest.raises(UserError, match="depth"):
         clip_from_s2(s2, clip_config("tiny", 60, depth=2), seed=0)
+
+
+def test_clip_reads_with_the_text_layers_of_s2_where_it_is_told_to() -> None:
+    s2 = stirred(build_s2("tiny", 60, seed=0))
+    clip = clip_from_s2(s2, with_bert(clip_config("tiny", 60)), seed=7).eval()
+    assert clip.config.text_shape().max_position_embeddings == 160  # as clip's own tower
+    assert torch.equal(clip.encode_tokens(video()), s2.encode_tokens(video()))
+    own, theirs = clip.text_encoder.bert.state_dict(), s2.text_encoder.bert.state_dict()
+    places = "embeddings.position_embeddings.weight"
+    long = torch.cat([theirs[places], own[places][len(theirs[places]) :]])
+    load_strict(clip.text_encoder.bert, {n: long if n == places else theirs[n] for n in own})
+    expected = s2.encode_text(IDS, IDS > 0)[:, 0]
+    torch.testing.assert_close(clip.read_text(IDS), expected)
+    torch.testing.assert_close(clip.encode_text(IDS), expected @ clip.text_encoder.text_projection)
 
 
 def test_temperature_clamp() -> None:

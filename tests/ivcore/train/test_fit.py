@@ -29,6 +29,24 @@ def test_pure_bf16_trains_and_what_is_frozen_stays_as_it_was_before_it_was_round
     assert made.key != clip(chain, phase, "pure").key
 
 
+def test_clip_trains_with_a_bert_for_its_text_tower(chain):
+    bert = chain.config.train.clip.phases[0].model_copy(update={"text_tower": "bert"})
+    made = chain.run(clip(chain, bert, "bert"))
+    assert made.record()["facts"]["digest_before"] == made.record()["facts"]["digest_after"]
+    model, tokenizer = checkpoint.load(made.path)
+    assert (model.config.text_shape().kind, tokenizer.kind) == ("bert", "bert")
+    again = chain.clip(chain.config.train.clip.phases[1], made)
+    assert checkpoint.load(chain.run(again).path)[0].config.text_shape().kind == "bert"  # the pooler goes on from it
+    with pytest.raises(UserError, match="first phase of clip"):
+        chain.run(chain.clip(bert, made))
+    own = chain.config.train.clip.phases[0]
+    assert (
+        clip(chain, own, "bert").key
+        == clip(chain, own.model_copy(update={"text_tower": "own"}), "bert").key
+        != made.key
+    )
+
+
 @pytest.mark.parametrize("kind", ["s2", "clip"])
 def test_compiled_blocks_give_the_same_losses(chain, kind, monkeypatch):
     from torch._dynamo.utils import counters
