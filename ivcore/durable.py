@@ -1,6 +1,10 @@
 """What is written stays written: flushed to disk before its name is seen."""
 
+import contextlib
 import os
+import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -28,3 +32,23 @@ def put(path: Path, text: str) -> None:
     sync(aside)
     aside.replace(path)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def aside(final: Path) -> Iterator[Path]:
+    """A folder on the disk of the final one to write into: beside it, or above where that folder is not made yet.
+
+    What is left in it at the end goes, and so does what processes of this machine that are dead left of the same name.
+    """
+    parent = next(folder for folder in final.parents if folder.is_dir())
+    mark = f".{final.name}.{socket.gethostname()}."
+    for left in parent.glob(f"{mark}*.tmp"):
+        pid = left.name.split(".")[-2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{mark}{os.getpid()}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

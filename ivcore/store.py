@@ -15,7 +15,6 @@ import logging
 import os
 import resource
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from typing import Any
 
 import ivcore
 from ivcore import remote
-from ivcore.durable import sync, sync_tree
+from ivcore.durable import aside, sync, sync_tree
 from ivcore.errors import UserError, WorkError
 from ivcore.remote import RECORD
 
@@ -182,7 +181,7 @@ class Store:
         record = _parsed(text, f"{self.remote.name}/artifacts/{id}")
         with _fetching:
             if not (final / RECORD).is_file():  # another thread may have been quicker
-                with _aside(final) as folder:
+                with _beside(final) as folder:
                     self.remote.fetch(id, record["files"], folder)
                     (folder / RECORD).write_bytes(text)
                     _settle(folder, final)
@@ -196,7 +195,7 @@ class Store:
         """Write the artifact of this recipe; on leaving, `draft.artifact` is the finished one (ours or another's)."""
         final = self.path(kind, key)
         start, cpu = time.monotonic(), _cpu_s()
-        with _aside(final) as folder:
+        with _beside(final) as folder:
             draft = Draft(folder)
             yield draft
             record = {
@@ -242,17 +241,10 @@ def _parsed(text: bytes, where: Path | str) -> dict[str, Any]:
     return record
 
 
-@contextlib.contextmanager
-def _aside(final: Path) -> Iterator[Path]:
-    """A folder beside the final one to write into; what is left in it at the end goes."""
+def _beside(final: Path) -> contextlib.AbstractContextManager[Path]:
+    """A folder to write into, where a later process finds what a killed one left."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(final)
-    folder = final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return aside(final)
 
 
 def _settle(folder: Path, final: Path) -> None:
@@ -270,11 +262,3 @@ def _cpu_s() -> float:
     """CPU seconds of this process and its finished children."""
     me, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return me.ru_utime + me.ru_stime + children.ru_utime + children.ru_stime
-
-
-def _sweep(final: Path) -> None:
-    """Remove what dead processes of this machine left of the same key."""
-    for left in final.parent.glob(f".{final.name}.{socket.gethostname()}.*.tmp"):
-        pid = left.name.split(".")[-2]
-        if pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(left, ignore_errors=True)

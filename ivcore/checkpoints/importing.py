@@ -4,12 +4,8 @@ The folder holds model.safetensors and config.json as transformers writes them, 
 import.json (files with their hashes, and the bin of every key) and README.md, the model card.
 """
 
-import contextlib
 import json
-import os
-import shutil
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
@@ -24,7 +20,7 @@ from ivcore.checkpoints.account import Account, Convert, settle
 from ivcore.checkpoints.sources import Source, label, open_source
 from ivcore.checkpoints.weights import write_safetensors
 from ivcore.data.tokenizer import Tokenizer
-from ivcore.durable import sync, sync_tree
+from ivcore.durable import aside, sync, sync_tree
 from ivcore.errors import UserError
 from ivcore.models import ClipConfig, ClipModel, S2Config, S2Model, clip_config, load_size, s2_config, size_names
 from ivcore.models.convert import clip_state, clip_text_state, clip_tower_state, clip_vision_state, frames_of, s2_state
@@ -65,7 +61,7 @@ def import_weights(
         raise UserError(_IN_THE_WAY.format(out))  # before large files are read
     words = None if tokenizer is None else _tokenizer(tokenizer)
     options = {"frames": frames, "pixels": pixels, "tokenizer_sha256": words.sha256 if words else None}
-    with _aside(out or Path(f"{model}.dry-run")) as scratch:
+    with aside((out or Path(f"{model}.dry-run")).absolute()) as scratch:
         pickles = scratch / "pickles"
         pickles.mkdir()
         sources = [open_source(path, pickles) for path in paths]
@@ -267,25 +263,6 @@ def _same_import(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     if identity(there) != identity(record):
         raise UserError(_IN_THE_WAY.format(out))
     return there
-
-
-@contextlib.contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """A folder beside (or above) `out`, on its disk, gone at the end; what dead processes left is swept."""
-    parent = out.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    mark = f".{out.name}.{socket.gethostname()}."
-    for left in parent.glob(f"{mark}*.tmp"):
-        pid = left.name.split(".")[-2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    path = parent / f"{mark}{os.getpid()}.tmp"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(made: Path, out: Path) -> None:
