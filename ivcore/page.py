@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from ivcore.metrics.pareto import variants
-from ivcore.metrics.terms import LANGUAGES, NAMES, field_rows, pooled, untrained
+from ivcore.metrics.terms import LANGUAGES, NAMES, field_rows, pooled, shared, telling, untrained
 
 Row = dict[str, Any]
 
@@ -28,7 +28,10 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         pictures={name: Markup(svg) for name, svg in drawn.items()},
         places=places(found),
         glance=glance(found),
-        both=both_ways(found["spread"]),
+        both=both_ways(telling(found, found["spread"])),
+        rows=telling(found, found["rows"]),
+        k_curve=telling(found, found["k_curve"]),
+        errors=telling(found, [e for e in found["errors"] if e["head"] != "dsl"]),
         compared=compared(found),
         decoding=decoding(found),
         field=field_rows(found),
@@ -92,7 +95,8 @@ def both_ways(spread: list[Row]) -> list[tuple[Row | None, Row | None]]:
 def compared(found: Mapping[str, Any]) -> list[Row]:
     """Paired rows over all seeds, grouped by what is compared: {title, between, rows: (t2v, v2t) pairs}."""
     groups: dict[tuple[str, ...], list[Row]] = {}
-    for p in pooled(found["paired"]):
+    pairs = pooled(found["paired"])
+    for p in [p for p in pairs if _fair(found, p)] or pairs:
         groups.setdefault((p["arm"], p["a"], p["arm_b"], p["b"]), []).append(p)
     out = []
     several = len(found["protocol"]["arms"]) > 1
@@ -104,6 +108,16 @@ def compared(found: Mapping[str, Any]) -> list[Row]:
         pairs = [(pair.get("t2v"), pair.get("v2t")) for pair in sides.values()]
         out.append({"title": f"{left} minus {right}", "between": arm != arm_b, "rows": pairs})
     return out
+
+
+def _fair(found: Mapping[str, Any], p: Row) -> bool:
+    """Whether both sides were trained on the captions, and the comparison is not another arm's already."""
+    never, again = untrained(found["rows"]), shared(found)
+    sides = [(p[arm], p[head].partition("/")[0]) for arm, head in (("arm", "a"), ("arm_b", "b"))]
+    if any((*side, p["language"], p["text_class"]) in never for side in sides):
+        return False
+    told = [side in again for side in sides]
+    return not (all(told) or (any(told) and p["arm"] != p["arm_b"]))
 
 
 def decoding(found: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, untrained
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, telling
 
 INK = "#010203"  # stands for the page's own colour until the SVG is done
 STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, and both read on white and on black
@@ -63,10 +63,10 @@ def pictures(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _recall(verdict: Mapping[str, Any]) -> str:
-    """One panel an arm and direction; a line a language and class, a marker a head."""
+    """One panel an arm and direction; a line a language and class, a marker a head that was trained on it."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "recall"}):
-        spread = verdict["spread"]
-        arms = verdict["protocol"]["arms"]
+        spread = telling(verdict, verdict["spread"])
+        arms = [arm for arm in verdict["protocol"]["arms"] if arm in {s["arm"] for s in spread}]
         places = list(dict.fromkeys((s["language"], s["text_class"]) for s in spread))
         heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
         height = len(arms) * (0.7 + 0.13 * len(places) * (len(heads) + 1)) + 0.5
@@ -102,9 +102,7 @@ def _recall(verdict: Mapping[str, Any]) -> str:
 def _latency(verdict: Mapping[str, Any]) -> str:
     """R@1 against the median time of a query, a marker a head, language and class the model was trained on."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "latency"}):
-        never = untrained(verdict["rows"])
-        spread = [s for s in verdict["spread"] if s["query_ms_p50"]]
-        spread = [s for s in spread if (s["arm"], s["model"], s["language"], s["text_class"]) not in never] or spread
+        spread = telling(verdict, [s for s in verdict["spread"] if s["query_ms_p50"]])
         heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
         fig = Figure(figsize=(8, 3.4), layout="constrained")
         axes = fig.subplots(1, 2, sharex=True, sharey=True)

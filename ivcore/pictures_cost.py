@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ivcore.metrics.pareto import variants
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, untrained
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, telling
 from ivcore.pictures import INK, OTHER, RC, STYLE, _legend, _svg
 
 COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")
@@ -61,9 +61,7 @@ def depths(verdict: Mapping[str, Any]) -> str:
     """R@1 of matching by the number of candidates it re-scores, a line a language and length, first arm."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "depth"}):
         arm = verdict["k_curve"][0]["arm"]
-        never = untrained(verdict["rows"])
-        rows = [r for r in verdict["k_curve"] if r["arm"] == arm]
-        rows = [r for r in rows if (arm, "s2", r["language"], r["text_class"]) not in never] or rows
+        rows = telling(verdict, [r for r in verdict["k_curve"] if r["arm"] == arm])
         places = list(dict.fromkeys((r["language"], r["text_class"]) for r in rows))
         fig = Figure(figsize=(8, 3), layout="constrained")
         axes = fig.subplots(1, 2, sharex=True, sharey=True)

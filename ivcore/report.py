@@ -135,9 +135,23 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "frames": rows[0]["frames"],
         "k": evaluation.k,
         "bootstrap": evaluation.bootstrap,
+        "shared": _shared(runs),
         "conditions": {r.arm: lineage.condition(r) for r in runs if r.model == "s2"},
         "notes": notes,
     }
+
+
+def _shared(runs: list[lineage.Scored]) -> list[dict[str, str]]:
+    """Models that are one and the same in several arms, {arm, model, with}: `with` is the first arm that has it."""
+    whole: dict[tuple[str, str], dict[int, str]] = {}
+    for run in runs:
+        whole.setdefault((run.arm, run.model), {})[run.seed] = run.scores.id
+    out = []
+    for (arm, model), ids in whole.items():
+        first = next(a for (a, m), other in whole.items() if m == model and other == ids)
+        if first != arm:
+            out.append({"arm": arm, "model": model, "with": first})
+    return out
 
 
 def _extras(runs: list[lineage.Scored], evaluation: EvalConfig) -> list[str]:

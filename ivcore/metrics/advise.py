@@ -97,6 +97,7 @@ def variants(ask: Ask, rows: Sequence[Row], refused: list[dict[str, str]]) -> li
     """
     asked = [r for r in rows if (r.get("task", "retrieval"), r["direction"]) == (ask.task, ask.direction)]
     asked = [r for r in asked if r.get("source", "measured") == "measured" and r["head"] != "dsl"]
+    asked = [r for r in asked if r.get("k") != 1]  # nothing is re-ranked: that is similarity, which has rows of its own
     asked = [r for r in asked if r["text_class"] == ask.text_class and r["language"] in ask.languages]
     own = ask.dataset or next((r.get("dataset") for r in asked), None)  # R@1 on two data sets is not one figure
     asked = [r for r in asked if r.get("dataset") == own]

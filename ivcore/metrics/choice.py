@@ -5,12 +5,12 @@ its arm that was trained on it is shown to be ahead; one of another arm, when th
 That is not the same as being the best, and the words say no more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ivcore.errors import UserError
 from ivcore.metrics.advise import SHORT, Answer, Ask, answer
-from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, kind, untrained
+from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, kind, shared, untrained
 
 PLACE = ("dataset", "language", "text_class")
 KIND = (*PLACE, "direction")
@@ -43,7 +43,7 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
         pairs = here(pooled, best["arm"], *at[1:]) if best else []
         behind = {p["b" if p["delta_r1"] > 0 else "a"] for p in pairs if p["is_clear"]}
         scored = _trained(found["rows"], best["arm"], language, text_class) if best else set()
-        others = _elsewhere(found["rows"], pooled, best["arm"], variant, at) if best and variant else {}
+        others = _elsewhere(found, pooled, best["arm"], variant, at) if best and variant else {}
         out.append(
             {
                 "task": task,
@@ -69,13 +69,18 @@ def _trained(rows: list[Row], arm: str, language: str, text_class: str) -> set[s
     return {f"{r['model']}/{r['head']}" for r in mine}
 
 
-def _elsewhere(rows: list[Row], pooled: list[Row], arm: str, variant: str, at: list[str]) -> dict[str, bool]:
-    """Variants of other arms that were trained on this kind of query, and whether they are shown to be behind."""
+def _elsewhere(found: Mapping[str, Any], pooled: list[Row], arm: str, variant: str, at: list[str]) -> dict[str, bool]:
+    """Variants of other arms that were trained on this kind of query, and whether they are shown to be behind.
+
+    A model that several arms share is counted in the first of them alone.
+    """
+    rows, again = found["rows"], shared(found)
     dataset, language, text_class, direction = at
     kind_of = (language, text_class, direction)
     out = {}
     for other in dict.fromkeys(r["arm"] for r in rows if r["arm"] != arm and r["dataset"] == dataset):
-        for v in (v for v in VARIANTS if v in _trained(rows, other, language, text_class)):
+        scored = _trained(rows, other, language, text_class)
+        for v in (v for v in VARIANTS if v in scored and (other, v.partition("/")[0]) not in again):
             ends = {(arm, variant), (other, v)}
             pairs = [p for p in pooled if (p["language"], p["text_class"], p["direction"]) == kind_of]
             pairs = [p for p in pairs if {(p["arm"], p["a"]), (p["arm_b"], p["b"])} == ends and p["is_clear"]]
@@ -103,7 +108,8 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
         groups.setdefault((state, r["arm"], r["variant"]), []).append(r)
     out = []
     for (state, arm, variant), mine in sorted(groups.items(), key=lambda g: (ORDER.index(g[0][0]), -len(g[1]))):
-        name = NAMES[variant] + (f" of arm {arm}" if len(verdict["protocol"]["arms"]) > 1 else "")
+        name = NAMES[variant] + _at_k(mine, verdict["protocol"]["k"])
+        name += f" of arm {arm}" if len(verdict["protocol"]["arms"]) > 1 else ""
         kinds = "; ".join(_places(mine, rows))
         if state == "alone":
             out.append(
@@ -119,6 +125,12 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
         out.append(said + ("." if state == "shown" else ", not shown to be ahead of every other one."))
         out += [f"{_places(mine, rows, spot)[0]}: {text}." for spot, text in zip(spots, told)]
     return out
+
+
+def _at_k(mine: list[Row], most: int) -> str:
+    """How many candidates the answers look at, where that is less than the comparisons are of."""
+    less = sorted({r["k"] for r in mine if r["k"] and r["k"] != most})
+    return f" at k = {' or '.join(map(str, less))} (compared at {most})" if less else ""
 
 
 def _places(mine: list[Row], rows: list[Row], only: tuple[str, ...] | None = None) -> list[str]:
@@ -138,6 +150,11 @@ def _evidence(mine: list[Row], pooled: list[Row]) -> str:
     pairs = [p for r in mine for p in here(pooled, r["arm"], *(r[n] for n in KIND[1:]))]
     told = [against(pairs, variant, v) for v in VARIANTS if v != variant and v in mine[0]["rivals"]]
     even = dict.fromkeys(v for r in mine for v in r["unbeaten"] if " of " in v)
-    if even:
-        told.append(f"not shown to be ahead of {', '.join(even)}")
+    beaten = [v for v in mine[0]["rivals"] if " of " in v and v not in even]
+    told += [f"ahead of {_named(beaten)}"] * bool(beaten) + [f"not shown to be ahead of {_named(even)}"] * bool(even)
     return "; ".join(t for t in told if t)
+
+
+def _named(variants: Iterable[str]) -> str:
+    """clip of one, s2 by similarity of two: variants of other arms."""
+    return ", ".join(f"{NAMES[v]} of {arm}" for v, _, arm in (text.partition(" of ") for text in variants))

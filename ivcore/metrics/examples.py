@@ -43,6 +43,7 @@ def examples(runs: list[Scored], num: int, seed: int) -> list[dict[str, Any]]:
         pools["the models differ"] = [q for q in order if len(set(right[q].values())) > 1]
     picked: dict[str, str] = {}
     for _, (why, pool) in zip(range(num), itertools.cycle(pools.items())):
+        why = why if pool is order else f"{why}, one of {len(pool)}"
         left = [(q, why) for q in pool if q not in picked] or [(q, "drawn at random") for q in order if q not in picked]
         picked |= dict(left[:1])
     clips = {told[q]["clip_id"] for q in picked} | {a[2] for q in picked for a in answers[q]}

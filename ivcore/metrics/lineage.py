@@ -136,15 +136,15 @@ def condition(scored: Scored) -> str:
         words = "the matching head was not trained"
     elif match_saw and not contrast_saw:
         how = "clips of the same scene were left out of its softmax" if contrast else "it did not train on them"
-        words = f"the hard negatives (swaps of a scene) were shown to matching, not to the contrastive loss: {how}"
+        words = f"matching learned from hard negatives (swaps of a scene), similarity did not: {how}"
     elif match_saw:
-        words = "the contrastive loss saw the same kind of hard negatives (swaps, near neighbours) as matching"
+        words = "similarity and matching both learned from hard negatives (swaps, near neighbours)"
         if any(p.get("vtc", 1) == 0 or p.get("trainable") == "fusion" for p in grouped if p.get("vtm", 0) > 0):
-            words += ", but matching alone was trained on the last of them"
+            words += ", matching in its last phase from more of them"
     elif contrast_saw:
-        words = "the contrastive loss saw hard negatives, matching did not"
+        words = "similarity learned from hard negatives, matching did not"
     else:
-        words = "all batches were random: neither loss was shown hard negatives on purpose"
+        words = "neither did: all batches were random"
     stale = "; the text tower moved after matching was last trained, so read this arm by sim"
     return words + (stale if _is_stale(phases) else "")
 

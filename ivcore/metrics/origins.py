@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ivcore.metrics.terms import DIRECTIONS, NAMES, Row, kind, signed, untrained
+from ivcore.metrics.terms import DIRECTIONS, NAMES, Row, kind, shared, signed, untrained
 
 SHOWN = 6  # points of a front or a curve that a sentence names
 NEAR = 1.0  # points of R@1: a smaller k this close to the best is said to do
@@ -42,7 +42,7 @@ def of_k(verdict: Verdict, language: str, text_class: str, arm: str) -> list[str
         spot = (arm, language, text_class, direction)
         rows = [r for r in verdict["k_curve"] if (r["arm"], r["language"], r["text_class"], r["direction"]) == spot]
         rows = sorted(rows, key=lambda r: r["k"])
-        if len(rows) < 2:
+        if len(rows) < 2 or (arm, "s2") in shared(verdict):
             continue
         best = max(r["r1"] for r in rows)
         enough = next(r for r in rows if r["r1"] >= best - NEAR)
@@ -71,7 +71,9 @@ def of_errors(verdict: Verdict, language: str, text_class: str, arm: str) -> lis
         rows = {
             f"{e['model']}/{e['head']}": e
             for e in verdict["errors"]
-            if (e["arm"], e["language"], e["text_class"], e["direction"]) == spot and e["head"] != "dsl"
+            if (e["arm"], e["language"], e["text_class"], e["direction"]) == spot
+            and e["head"] != "dsl"
+            and (arm, e["model"]) not in shared(verdict)
         }
         if not rows:
             continue
@@ -125,7 +127,7 @@ def of_negatives(verdict: Verdict, arm: str) -> list[str]:
     told = [
         f"{n['model']} {n['phase']} ({n['batches']}): contrast {n['contrast']}, matching {n['matching']}"
         for n in verdict["negatives"]
-        if n["arm"] == arm
+        if n["arm"] == arm and (arm, n["model"]) not in shared(verdict)
     ]
-    condition = verdict["protocol"]["conditions"].get(arm)
+    condition = verdict["protocol"]["conditions"].get(arm) if (arm, "s2") not in shared(verdict) else None
     return ([f"In short: {condition}."] if condition else []) + ([f"By phase: {'; '.join(told)}."] if told else [])

@@ -16,7 +16,7 @@ def variants(cells: Sequence[Row]) -> list[dict[str, Any]]:
     """Cells of several seeds as one row a question and variant, in the order of the cells.
 
     R@1 is the mean, costs are the worst; `on_front`: no variant of the question is at least as good, quick and small.
-    dsl is never on it, nor is a model that was not trained on the question.
+    dsl is never on it, nor k = 1 (similarity by another name), nor a model that was not trained on the question.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for c in cells:
@@ -34,7 +34,7 @@ def variants(cells: Sequence[Row]) -> list[dict[str, Any]]:
         out.append({**row, **{n: sure.get(n) for n in ("r1_low", "r1_high")}, "on_front": False})
     for question in {tuple(c[n] for n in QUESTION) for c in out}:
         asked = [c for c in out if tuple(c[n] for n in QUESTION) == question]
-        asked = [c for c in asked if c["head"] != "dsl" and c["trained"] is not False]
+        asked = [c for c in asked if c["head"] != "dsl" and c["k"] != 1 and c["trained"] is not False]
         for c in front(asked):
             c["on_front"] = True  # type: ignore[index]
     return out

@@ -53,6 +53,18 @@ def untrained(rows: list[Row]) -> set[tuple[str, str, str, str]]:
     return {(r["arm"], r["model"], r["language"], r["text_class"]) for r in never}
 
 
+def shared(found: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """(arm, model) that are the model of an earlier arm, too: they are told of there."""
+    return {(s["arm"], s["model"]) for s in found["protocol"].get("shared", [])}
+
+
+def telling(found: Mapping[str, Any], rows: list[Row]) -> list[Row]:
+    """Rows of models that were trained on the captions, of shared models under their first arm; all if none is left."""
+    never, again = untrained(found["rows"]), shared(found)
+    out = [r for r in rows if (r["arm"], r["model"], r["language"], r["text_class"]) not in never]
+    return [r for r in out if (r["arm"], r["model"]) not in again] or rows
+
+
 def pooled(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of the paired rows those over all seeds, or of the only seed there is; dsl left out: it is nothing to take."""
     several = {_comparison(row) for row in table if row["seed"] is None}

@@ -8,12 +8,12 @@ from typing import Any
 
 from ivcore.metrics import origins
 from ivcore.metrics.choice import headline
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, doubt, kind, pooled, signed
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, doubt, kind, pooled, shared, signed
 
 Verdict = dict[str, Any]
 Row = dict[str, Any]
 GAIN = ("s2/match", "s2/sim")
-FOR_THE_PAGE = ("What to take within", "What k", "Which errors", "What each loss", "Where clip")
+FOR_THE_PAGE = ("Between the arms", "What to take within", "What k", "Which errors", "What each loss", "Where clip")
 MATCH, SIM = ("s2", "match"), ("s2", "sim")
 
 
@@ -26,21 +26,29 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
     arms = list(dict.fromkeys(s["arm"] for s in spread))
     place = kind(language, text_class)
 
+    again = shared(verdict)
+    own_s2 = [arm for arm in arms if (arm, "s2") not in again]
+
     def told(of: Callable[[str], list[str]]) -> list[str]:
         return [_of(arm, arms) + line for arm in arms for line in of(arm)]
 
     sections = {
         "What to take": headline(verdict, every) + _untrained(verdict) + _drawn(verdict),
-        f"R@1, {place}": [t for arm in arms for t in _recall(here, spread, arm, arms)],
+        f"R@1, {place}": _one_model(verdict) + [t for arm in arms for t in _recall(here, spread, arm, arms, again)],
+        f"Between the arms, {place}": _across(here, again),
         f"What to take within a time, {place}": origins.within_a_time(verdict, language, text_class),
-        f"What matching adds, {place}": [t for arm in arms for t in _gains(here, arm, arms)]
-        + _controls(here, spread, arms)
-        + [_between(g) for g in verdict["gains"] if (g["language"], g["text_class"]) == (language, text_class)],
+        f"What matching adds, {place}": [t for arm in own_s2 for t in _gains(here, arm, arms)]
+        + _controls(here, spread, own_s2)
+        + [
+            _between(g)
+            for g in verdict["gains"]
+            if (g["language"], g["text_class"]) == (language, text_class) and {g["arm"], g["arm_b"]} <= set(own_s2)
+        ],
         f"What k buys, {place}": told(lambda arm: origins.of_k(verdict, language, text_class, arm)),
         f"Which errors go, {place}": told(lambda arm: origins.of_errors(verdict, language, text_class, arm)),
         "What each loss saw as negatives": told(lambda arm: origins.of_negatives(verdict, arm)),
         "Where clip wins": told(lambda arm: origins.of_clip(verdict, every, arm)),
-        "When matching earns its cost": _earns(verdict, here, spread, arms),
+        "When matching earns its cost": _earns(verdict, [p for p in here if p["arm"] in own_s2], spread, own_s2),
         "What it costs": _cost(verdict, spread, arms),
         "How sure this is": _caveats(verdict),
     }
@@ -79,11 +87,23 @@ def _of(arm: str, arms: list[str]) -> str:
     return f"Arm {arm}: " if len(arms) > 1 else ""
 
 
-def _recall(here: list[Row], spread: list[Row], arm: str, arms: list[str]) -> list[str]:
+def _one_model(verdict: Verdict) -> list[str]:
+    """Which arms have a model in common."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for s in verdict["protocol"].get("shared", []):
+        groups.setdefault((s["model"], s["with"]), []).append(s["arm"])
+    return [
+        f"{model} is one and the same model in {', '.join([first, *more])}; it is told of as that of {first}."
+        for (model, first), more in groups.items()
+    ]
+
+
+def _recall(here: list[Row], spread: list[Row], arm: str, arms: list[str], again: set[tuple[str, str]]) -> list[str]:
     """Where every variant stands, and the differences to clip."""
     out = []
     for direction, words in DIRECTIONS.items():
         mine = [s for s in spread if (s["arm"], s["direction"]) == (arm, direction) and s["head"] != "dsl"]
+        mine = [s for s in mine if (arm, s["model"]) not in again]
         told = [
             f"{NAMES[s['model'] + '/' + s['head']]} {s['r1']:.1f} [{s['r1_ci95'][0]:.1f}, {s['r1_ci95'][1]:.1f}]"
             for s in sorted(mine, key=lambda s: -s["r1"])
@@ -92,6 +112,12 @@ def _recall(here: list[Row], spread: list[Row], arm: str, arms: list[str]) -> li
             out.append(f"{_of(arm, arms)}{words}: {', '.join(told)}.")
     own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) != GAIN]
     return out + [_of(arm, arms) + difference(p) for p in own]
+
+
+def _across(here: list[Row], again: set[tuple[str, str]]) -> list[str]:
+    """The same variant of two arms, by similarity: what the arms differ in, and no re-ranking on top."""
+    own = [p for p in here if p["arm"] != p["arm_b"] and p["a"] == p["b"] and p["a"].endswith("/sim")]
+    return [difference(p) for p in own if not {(p["arm"], (m := p["a"].partition("/")[0])), (p["arm_b"], m)} & again]
 
 
 def _gains(here: list[Row], arm: str, arms: list[str]) -> list[str]:

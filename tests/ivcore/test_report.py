@@ -202,9 +202,9 @@ def test_paired_within_and_between_arms(made):
     table = made[2]["paired"]
     gain = one(table, arm="hidden", arm_b="hidden", seed=None, a="s2/match", b="s2/sim", language="en", direction="t2v")
     assert gain["is_clear"] and gain["delta_r1"] > 30 and gain["families"] == 20 and len(gain["by_seed"]) == 2
-    assert gain["p"] < 0.001 and "not to the contrastive loss" in gain["condition"]
+    assert gain["p"] < 0.001 and "similarity did not" in gain["condition"]
     same = one(table, arm="seen", arm_b="seen", seed=None, a="s2/match", b="s2/sim", language="en", direction="t2v")
-    assert "contrastive loss saw the same" in same["condition"]
+    assert "similarity and matching both learned from hard negatives" in same["condition"]
     control = one(table, arm="hidden", arm_b="seen", a="s2/match", b="s2/sim", language="en", direction="t2v")
     assert control["condition"].count(":") >= 2
     assert not any(p["arm"] == "seen" and "clip" in p["b"] for p in table)
@@ -238,7 +238,7 @@ def test_summary_claims_no_more_than_the_intervals(made):
     text = "\n".join(lines(verdict))
     assert "s2 with matching is ahead of s2 by similarity" in text
     assert "no difference shown, clip minus s2 with matching" in text
-    assert "Arm hidden: In short: the hard negatives" in text
+    assert "Arm hidden: In short: matching learned from hard negatives" in text
     assert "bind (scenes with their swaps): contrast the batch but clips of the same scene, matching one of the" in text
     own = one(verdict["paired"], arm="hidden", arm_b="hidden", seed=None, a="s2/match", b="s2/sim", language="en",
               direction="t2v")  # fmt: skip
@@ -299,7 +299,7 @@ def told(r1: dict, pairs: dict, trained=("en", "zh"), also=()) -> list[str]:
         | {"is_clear": low > 0 or high < 0, "p": 0.01 if low > 0 or high < 0 else 0.5}
         for lang, (delta, low, high) in pairs.items()
     ]
-    found = {"rows": rows, "paired": table, "protocol": {"arms": ["main"], "dataset": "d"}}
+    found = {"rows": rows, "paired": table, "protocol": {"arms": ["main"], "dataset": "d", "k": 16}}
     return choice.headline({**found, "advice": choice.advice(found, table)}, table)
 
 
@@ -336,13 +336,15 @@ def test_frozen_curves_and_examples(made):
     curve = [c for c in verdict["curves"] if (c["arm"], c["seed"], c["phase"]) == ("hidden", 0, "bind")]
     assert {c["name"] for c in curve} == {"loss", "loss/vtc"}
     assert curve[0]["step"][-1] == 3990 and len(curve[0]["step"]) <= 120
-    assert [e["drawn"] for e in verdict["examples"]] == [
-        "drawn at random", "won by matching", "lost by matching", "drawn at random"
-    ]  # fmt: skip
+    drawn = [e["drawn"].partition(", one of ") for e in verdict["examples"]]
+    assert [d[0] for d in drawn] == ["drawn at random", "won by matching", "lost by matching", "drawn at random"]
+    gain = one(verdict["paired"], arm="hidden", arm_b="hidden", seed=0, a="s2/match", b="s2/sim", language="en",
+               direction="t2v")  # fmt: skip
+    assert [int(d[2]) for d in drawn[1:3]] == [gain["only_a"], gain["only_b"]]
     for e in verdict["examples"]:
         right = {(a["model"], a["head"]): a["is_true"] for a in e["answers"]}
         if e["drawn"] != "drawn at random":
-            assert right["s2", "match"] == (e["drawn"] == "won by matching") != right["s2", "sim"]
+            assert right["s2", "match"] == e["drawn"].startswith("won") != right["s2", "sim"]
         assert e["picture"].startswith("data:image/png") and {a["head"] for a in e["answers"]} == {"sim", "match"}
 
 
@@ -449,6 +451,34 @@ def test_cells_of_the_report_are_its_rows_and_the_smaller_k(made):
             sim = one(verdict["spread"], arm=c["arm"], model="s2", head="sim", language=c["language"],
                       direction=c["direction"])  # fmt: skip
             assert c["r1"] == sim["r1"] and c["gain"] == 0
+
+
+def test_a_model_that_arms_share_is_told_of_once(tmp_path, monkeypatch):
+    """As in an experiment whose arms train clip in different ways on one s2."""
+    monkeypatch.setitem(RIGHT, "twin", {("clip", "sim"): 0.2})
+    store = Store(tmp_path)
+    found = build(store, arms=("hidden",), seeds=(0,))
+    inputs = found["hidden.0.clip"].record()["inputs"]
+    point = store.get(inputs["checkpoint"])
+    found["twin.0.s2"] = found["hidden.0.s2"]
+    found["twin.0.clip"] = scores(
+        store, "twin", 0, "clip", (store.get(inputs["manifest"]), store.get(inputs["features"])), point
+    )
+    report = steps.run(steps.report(store, EVAL, found), store)
+    verdict = json.loads((report.path / "verdict.json").read_text())
+    assert verdict["protocol"]["shared"] == [{"arm": "twin", "model": "s2", "with": "hidden"}]
+    assert {r["arm"] for r in verdict["rows"] if r["model"] == "s2"} == {"hidden", "twin"}  # the table has it whole
+
+    told = {s["title"]: s["lines"] for s in verdict["summary"]}
+    assert told["R@1, English, short captions"][0].startswith("s2 is one and the same model in hidden, twin;")
+    assert not any("Arm twin" in line for line in told["What matching adds, English, short captions"])
+    assert not any("s2" in line for line in told["Between the arms, English, short captions"])
+    ahead = "text to video: clip of hidden is ahead of clip of twin ("
+    assert any(line.startswith(ahead) for line in told["Between the arms, English, short captions"])
+    rivals = {v for a in verdict["advice"] if a["variant"] for v in a["rivals"] if v.endswith(" of twin")}
+    assert rivals == {"clip/sim of twin"}  # not s2's, which is among its own
+    html = page(verdict | {"stages": STAGES}, pictures.pictures(verdict))
+    assert html.count("<th>twin</th><th>clip/sim</th>") and not html.count("<th>twin</th><th>s2/")
 
 
 def test_wrong_answers_are_sorted_by_kind(made):

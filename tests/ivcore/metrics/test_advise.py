@@ -46,7 +46,9 @@ def test_case_1_english_without_limits():
 
 
 def test_case_2_english_in_20_ms_takes_a_smaller_k():
-    found = answer(Ask(latency_ms=20), report())
+    one = row(head="match", r1=99.0, ms=0.1, k=1, index_bytes_per_video=1)  # similarity by another name
+    given = report()
+    found = answer(Ask(latency_ms=20), {**given, "k_curve": [one, *given["k_curve"]]})
     assert (found.variant["head"], found.variant["k"], found.variant["query_ms_p95"]) == ("match", 4, 18.0)
 
 
