@@ -141,7 +141,8 @@ def terminal(found: dict[str, Any]) -> str:
         header = "".join(f"{f'{a} {b}':>13}" for a, b in places(found))
         lines.append(f"{'R@1 t2v/v2t':<14}{header}{'ms/query':>10}   {arm['arm']}")
         for head in arm["heads"]:
-            cells = ["/".join(num(c[d]) or "-" for d in ("t2v", "v2t")) for c in head["cells"]]
+            both = [[num(c[d]) or "-" for d in ("t2v", "v2t")] for c in head["cells"]]
+            cells = ["-" if c["untrained"] else "/".join(pair) for c, pair in zip(head["cells"], both)]
             ms = num(head["ms"][0]) if head["ms"] else ""
             lines.append(f"{head['variant']:<14}{''.join(f'{c:>13}' for c in cells)}{ms:>10}")
         lines.append("")

@@ -117,13 +117,16 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
             )
             continue
         spots = list(dict.fromkeys(tuple(r[n] for n in PLACE) for r in mine))
-        told = [_evidence([r for r in mine if tuple(r[n] for n in PLACE) == spot], pooled) for spot in spots]
+        told: dict[str, list[str]] = {}  # kinds of query by what is to be said of them
+        for spot in spots:
+            text = _evidence([r for r in mine if tuple(r[n] for n in PLACE) == spot], pooled)
+            told.setdefault(text, []).extend(_places(mine, rows, spot))
         said = f"Take {name} for {kinds}" if state == "shown" else f"Not decided for {kinds}: {name} is best"
-        if len(spots) == 1:
-            out.append(said + (": " if state == "shown" else ", ") + told[0] + ".")
+        if len(told) == 1:
+            out.append(said + (": " if state == "shown" else ", ") + "".join(told) + ".")
             continue
         out.append(said + ("." if state == "shown" else ", not shown to be ahead of every other one."))
-        out += [f"{_places(mine, rows, spot)[0]}: {text}." for spot, text in zip(spots, told)]
+        out += [f"{'; '.join(places)}: {text}." for text, places in told.items()]
     return out
 
 

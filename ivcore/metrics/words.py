@@ -14,6 +14,7 @@ Verdict = dict[str, Any]
 Row = dict[str, Any]
 GAIN = ("s2/match", "s2/sim")
 FOR_THE_PAGE = ("Between the arms", "What to take within", "What k", "Which errors", "What each loss", "Where clip")
+MOST_SEEDS = 5  # that a sentence names one by one
 MATCH, SIM = ("s2", "match"), ("s2", "sim")
 
 
@@ -66,10 +67,7 @@ def difference(p: Row) -> str:
     where, flip = DIRECTIONS[p["direction"]], p["delta_r1"] < 0
     delta, (low, high) = signed({**p, "a": "", "b": "flip"}, "flip" if flip else "")
     numbers = f"{delta:+.1f} points [{low:.1f}, {high:.1f}]"
-    seeds = ""
-    if len(p["by_seed"]) > 1:
-        alike = sum((x > 0) == (p["delta_r1"] > 0) and x != 0 for x in p["by_seed"])
-        seeds = f", the same sign in {alike} of {len(p['by_seed'])} seeds"
+    seeds = _seeds([-x for x in p["by_seed"]] if flip else p["by_seed"])
     ahead, behind = (b, a) if flip else (a, b)
     if not p["is_clear"]:
         return (
@@ -77,6 +75,14 @@ def difference(p: Row) -> str:
             f"one of {p['smallest_detectable']:.1f} points would have been seen four times in five."
         )
     return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds}{doubt(p)})."
+
+
+def _seeds(deltas: list[float]) -> str:
+    """What each seed says by itself: the interval is of other clips, and training again may move the figure further."""
+    each = [f"{round(x, 1) + 0.0:+.1f}" for x in deltas]
+    if len(each) > MOST_SEEDS:
+        return f", {len(each)} seeds from {min(deltas):+.1f} to {max(deltas):+.1f}"
+    return f", by seed {', '.join(each)}" if len(each) > 1 else ""
 
 
 def _name(head: str, arm: str) -> str:
@@ -129,9 +135,7 @@ def _gains(here: list[Row], arm: str, arms: list[str]) -> list[str]:
 def _between(g: Row) -> str:
     """The gain of one arm against the gain of another."""
     numbers = f"{g['delta']:+.1f} points [{g['ci95'][0]:.1f}, {g['ci95'][1]:.1f}]"
-    if len(g["by_seed"]) > 1:
-        alike = sum((x > 0) == (g["delta"] > 0) and x != 0 for x in g["by_seed"])
-        numbers += f", the same sign in {alike} of {len(g['by_seed'])} seeds"
+    numbers += _seeds(g["by_seed"])
     told = "a difference" if g["is_clear"] else "no difference shown"
     one, two = (f"{g[gain]:+.1f} in {g[arm]}" for gain, arm in (("gain", "arm"), ("gain_b", "arm_b")))
     return f"{DIRECTIONS[g['direction']]}: matching changes R@1 by {one} and by {two}: {told}, {numbers}."
