@@ -78,7 +78,7 @@ class Draft:
     rows_in: int = 0
     rows_ok: int = 0
     rows_failed: int = 0
-    workers_cpu_s: float = 0.0  # of processes that are not its children, as forked by a server
+    workers_cpu_s: float = 0.0  # of processes that are not its children: forked by a server, or the ones gone on from
     facts: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     superseded: list[Path] = field(default_factory=list)

@@ -42,6 +42,7 @@ def fit(draft: Draft, job: Job, log: Log) -> None:
     draft.count(ok=result["rows"])
     draft.facts.update(result["facts"])
     draft.measured.update(result["measured"])
+    draft.workers_cpu_s += result["measured"]["cpu_s_before"]
     draft.superseded.append(job.place)
 
 
@@ -74,7 +75,8 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     if before != after:
         raise WorkError(f"{job.kind}/{phase.name}: a frozen parameter moved; this is a defect, please report it")
     result = _result(job, kept, loop.tally, trained, before, after)
-    result["measured"] |= {"resumed_from": resumed, "ranks": ranks.count}
+    before_s = round(loop.cpu_s_before * ranks.count, 3)  # every rank had as much to do
+    result["measured"] |= {"resumed_from": resumed, "ranks": ranks.count, "cpu_s_before": before_s}
     if ranks.rank == 0:
         if phase.trainable == "clip_lora":
             lora.merge(kept)  # type: ignore[arg-type]

@@ -73,6 +73,7 @@ class Loop:
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best: dict[str, Tensor] = {}  # the trained parameters at the best look, where they are to be kept
         self.tally = Tally()
+        self.cpu_s_before = 0.0  # of the processes that this one goes on from
 
     def run(self, batches: Iterable[Batch], log: Log, place: Path) -> int:
         """Take every step that is left; returns the step it went on from.
@@ -91,7 +92,7 @@ class Loop:
         saved, self.speed = (resumed, time.monotonic()), health.Speed.now()
         with contextlib.closing(states), _same_bytes(), torch.random.fork_rng(devices=[]), until_sigterm() as stop:
             for batch in bar:
-                start = time.monotonic()
+                start, cpu = time.monotonic(), time.process_time()
                 self._step(batch, states, place)
                 step = self.tally.step
                 if step % LOG_EVERY == 0 or step == self.phase.steps:
@@ -99,6 +100,7 @@ class Loop:
                     bar.set_postfix_str(f"loss {self.tally.figures['loss']:.3f}")
                 done = self._look(log) or step >= self.phase.steps
                 self.tally.seconds += time.monotonic() - start
+                self.tally.cpu_s += time.process_time() - cpu
                 asked, due = self.ranks.any(stop.is_set(), self._due(saved, states), device=self.device)
                 if asked or (due and not done):
                     self._save(states)
@@ -120,6 +122,7 @@ class Loop:
         restore(self.named, self.optimiser, tensors)
         self.best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
         self.tally = Tally(**figures)
+        self.cpu_s_before = self.tally.cpu_s
         log_line.info("phase %s: goes on after step %d", self.phase.name, self.tally.step)
         return self.tally.step
 

@@ -6,9 +6,9 @@ from typing import Any
 
 @dataclass
 class Tally:
-    """Counts, costs and curves after `step` steps: the same in every run of a recipe, but for `seconds`.
+    """Counts, costs and curves after `step` steps: the same in every run of a recipe, but for the seconds.
 
-    Those are of the loop alone and go on over a restart.
+    Those are of the loop alone and go on over a restart, on the clock and of this process's CPU.
     """
 
     step: int = 0
@@ -18,6 +18,7 @@ class Tally:
     figures: dict[str, float] = field(default_factory=dict)  # one not taken at every step keeps its last value
     curves: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_s: float = 0.0
     skips: int = 0  # batches left out since a loss or gradient was no number
     spikes: int = 0
     loss_mean: float = 0.0

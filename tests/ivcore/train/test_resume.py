@@ -145,7 +145,9 @@ def check_killed(trained, home, kind, seed):
         first = int(unfinished(home)[-1].name[5:])
     kill.finish(command(home, kind))
     assert kill.hashes(home) == kill.hashes(trained)
-    assert record(home, kind)[0]["measured"]["resumed_from"] >= first > 0
+    made = record(home, kind)[0]
+    assert made["measured"]["resumed_from"] >= first > 0
+    assert made["cpu_s"] > made["measured"]["cpu_s_before"] > 0  # the cost of the steps before the kill is counted
     assert not unfinished(home)
 
 
