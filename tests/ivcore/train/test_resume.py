@@ -50,7 +50,7 @@ def test_crash_and_resume_ends_with_the_same_bytes(kind, tmp_path):
     again = run(kind, tmp_path / "place", save_every_steps=5)
     mine, theirs = (model_and_optimiser(x.named, x.optimiser) for x in (again, whole))
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
-    states = [{**x.tally.state(), "seconds": 0} for x in (again, whole)]
+    states = [{**x.tally.state(), "seconds": 0, "cpu_s": 0} for x in (again, whole)]
     assert states[0] == states[1] and states[0]["step"] == 12
 
 
