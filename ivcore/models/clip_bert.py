@@ -7,32 +7,19 @@ Shapes: B texts, L tokens, H hidden, E embedding.
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
-from ivcore.models.shapes import ClipBertShape
+from ivcore.models.shapes import PlainBertShape
+from ivcore.models.text import bert_config
 
 
 class ClipBertTower(nn.Module):
     """Ids with [CLS] in front, padded on the right with 0 -> [B, E]."""
 
-    def __init__(self, shape: ClipBertShape, embed_dim: int) -> None:
+    def __init__(self, shape: PlainBertShape, embed_dim: int) -> None:
         super().__init__()
         self.shape = shape
-        config = BertConfig(
-            vocab_size=shape.vocab_size,
-            hidden_size=shape.hidden_size,
-            intermediate_size=shape.intermediate_size,
-            num_hidden_layers=shape.num_hidden_layers,
-            num_attention_heads=shape.num_attention_heads,
-            max_position_embeddings=shape.max_position_embeddings,
-            hidden_dropout_prob=shape.dropout,
-            attention_probs_dropout_prob=shape.dropout,
-            layer_norm_eps=1e-12,
-            hidden_act="gelu",  # exact, not the tanh form
-            pad_token_id=0,
-            attn_implementation="sdpa",  # type: ignore[call-arg]
-        )
-        self.bert = BertModel(config, add_pooling_layer=False)
+        self.bert = BertModel(bert_config(shape), add_pooling_layer=False)
         self.text_projection = nn.Parameter(torch.zeros(shape.hidden_size, embed_dim))
 
     def forward(self, ids: Tensor) -> Tensor:

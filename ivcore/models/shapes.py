@@ -58,68 +58,55 @@ class VisionShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BertShape:
-    """The text tower of s2: BERT whose layers from `fusion_layer` on also read the video."""
+class TextShape:
+    """What every text tower has."""
 
     vocab_size: int
     hidden_size: int
-    num_hidden_layers: int
-    fusion_layer: int
-    num_attention_heads: int
     intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
     max_position_embeddings: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainBertShape(TextShape):
+    """BERT that reads text alone: s2's text layers, as a text tower of clip."""
+
+    kind: Literal["bert"] = "bert"
     type_vocab_size: int = 2
     dropout: float = 0.1  # hidden states and attention weights alike
     layer_norm_eps: float = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertShape(PlainBertShape):
+    """The text tower of s2: BERT whose layers from `fusion_layer` on also read the video."""
+
+    fusion_layer: int
     checkpoint_layers: bool = False  # every layer trades time for memory in training
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaShape:
+class LlamaShape(TextShape):
     """A LLaMA text tower with a bare projection behind it."""
 
     kind: Literal["llama"] = "llama"
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    max_position_embeddings: int
     rms_norm_eps: float = 1e-6
     checkpoint_layers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileClipShape:
+class MobileClipShape(TextShape):
     """MobileCLIP's text tower."""
 
     kind: Literal["mobileclip"] = "mobileclip"
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    max_position_embeddings: int
     causal: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipBertShape:
-    """The text layers of s2's BERT as clip's text tower."""
-
-    kind: Literal["bert"] = "bert"
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    max_position_embeddings: int
-    dropout: float = 0.1
-
-
-CLIP_TEXT: dict[str, Any] = {"llama": LlamaShape, "mobileclip": MobileClipShape, "bert": ClipBertShape}
-ClipTextShape = LlamaShape | MobileClipShape | ClipBertShape
-Shape = TypeVar("Shape", VisionShape, BertShape, LlamaShape, MobileClipShape, ClipBertShape)
+CLIP_TEXT: dict[str, Any] = {"llama": LlamaShape, "mobileclip": MobileClipShape, "bert": PlainBertShape}
+ClipTextShape = LlamaShape | MobileClipShape | PlainBertShape
+Shape = TypeVar("Shape", VisionShape, PlainBertShape, BertShape, LlamaShape, MobileClipShape)
 
 
 def read_shape(kind: type[Shape], numbers: dict[str, Any]) -> Shape:

@@ -20,10 +20,29 @@ from transformers.models.bert.modeling_bert import BertAttention, BertEmbeddings
 
 from ivcore.models import unpadded
 from ivcore.models.layers import merge_heads, split_heads
-from ivcore.models.shapes import BertShape
+from ivcore.models.shapes import BertShape, PlainBertShape
 
 KeyValue = tuple[Tensor, Tensor]  # two times [V, A, N, D]
 MASKED = -10000.0  # added to the scores of padding; upstream's number, not minus infinity
+
+
+def bert_config(shape: PlainBertShape) -> BertConfig:
+    """These numbers as transformers wants them."""
+    return BertConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_position_embeddings,
+        type_vocab_size=shape.type_vocab_size,
+        hidden_dropout_prob=shape.dropout,
+        attention_probs_dropout_prob=shape.dropout,
+        layer_norm_eps=shape.layer_norm_eps,
+        hidden_act="gelu",  # exact, not the tanh form
+        pad_token_id=0,
+        attn_implementation="sdpa",  # type: ignore[call-arg]
+    )
 
 
 class BertTower(nn.Module):
@@ -60,21 +79,7 @@ class TextTower(nn.Module):
     def __init__(self, shape: BertShape, video_width: int) -> None:
         super().__init__()
         self.shape = shape
-        config = BertConfig(
-            vocab_size=shape.vocab_size,
-            hidden_size=shape.hidden_size,
-            num_hidden_layers=shape.num_hidden_layers,
-            num_attention_heads=shape.num_attention_heads,
-            intermediate_size=shape.intermediate_size,
-            max_position_embeddings=shape.max_position_embeddings,
-            type_vocab_size=shape.type_vocab_size,
-            hidden_dropout_prob=shape.dropout,
-            attention_probs_dropout_prob=shape.dropout,
-            layer_norm_eps=shape.layer_norm_eps,
-            hidden_act="gelu",  # exact, not the tanh form
-            pad_token_id=0,
-            attn_implementation="sdpa",  # type: ignore[call-arg]
-        )
+        config = bert_config(shape)
         self.bert = BertTower(shape, config, video_width)
         self.cls = BertOnlyMLMHead(config)
 
