@@ -81,7 +81,7 @@ def ingest(store: Store, data: DataConfig) -> Step:
 
         write_manifest(draft, dataset, store, data, log)
 
-    return Step("ingest", "manifest", dataset.recipe(data), {}, make)
+    return Step("ingest", "manifest", dataset.recipe(store, data), {}, make)
 
 
 def decode(

@@ -88,20 +88,22 @@ Reader = Callable[[Files, DataConfig], Annotation]
 def published(
     module: str, card: Card, read: Reader
 ) -> tuple[
-    Callable[[DataConfig], Row], Callable[[Store, DataConfig], Path], Callable[[DataConfig, Path], tuple[list, list]]
+    Callable[[Store, DataConfig], Row],
+    Callable[[Store, DataConfig], Path],
+    Callable[[DataConfig, Path], tuple[list, list]],
 ]:
     """`recipe`, `root` and `rows` of a data set that is a card and a reader; `module` is its __name__."""
     from ivcore.data.datasets import folder
 
     name = module.rpartition(".")[2]
 
-    def recipe(data: DataConfig) -> Row:
+    def recipe(store: Store, data: DataConfig) -> Row:
         """Digests of the annotation and of the bytes of every video that is there."""
         files, top = checked(name, card, data), folder.root_folder(data)
         paths = [folder.on_disk(top, clip.path, card.name) for clip in _parsed(card, read, files, data).clips]
         digests = {p.name: sha256_file(p) for some in files.values() for p in some}
         read_as = {"caption_rule": data.caption_rule, "language": data.language} if not card.files else {}
-        return {"dataset": name, "annotations_sha256": digests, **read_as, **folder.digests(top, paths)}
+        return {"dataset": name, "annotations_sha256": digests, **read_as, **folder.digests(store, top, paths)}
 
     def root(store: Store, data: DataConfig) -> Path:
         """data.root, resolved; UserError when it is not a folder."""

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ivcore import schemas
 from ivcore.config import DataConfig
-from ivcore.data import images, pool
+from ivcore.data import digests, images, pool
 from ivcore.data.preflight import Unusable, probe, regular
 from ivcore.errors import UserError
 from ivcore.store import Draft, Store, sha256_file
@@ -67,7 +67,9 @@ def _look(
     """What `look` says of each file, in order; a file that hangs the prober is given up."""
     out: list[dict[str, Any]] = []
     failed = 0
-    outcomes = pool.run(look, (root / path for path in paths), pool.num_workers(0), DEADLINE_S, spent=spent)
+    # What the recipe read is not read again; the rest has a deadline there.
+    known = ((root / path, digests.known(root / path)) for path in paths)
+    outcomes = pool.run(look, known, pool.num_workers(0), DEADLINE_S, spent=spent)
     for found in tqdm(outcomes, "ingest", len(paths), unit="file", disable=None):
         if isinstance(found, pool.Lost):
             found = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": found.reason}
@@ -78,12 +80,13 @@ def _look(
     return out
 
 
-def look(path: Path) -> dict[str, Any]:
-    """sha256, bytes, the probed facts and the error of one file; sha256 is "" for what has no bytes to read."""
+def look(asked: tuple[Path, str | None]) -> dict[str, Any]:
+    """sha256 (given, or read now), bytes, facts and error of one file; sha256 is "" for what has no bytes to read."""
+    path, known = asked
     row: dict[str, Any] = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": None}
     try:
         row["bytes"] = regular(path).st_size
-        row["sha256"] = sha256_file(path)
+        row["sha256"] = known or sha256_file(path)
         facts = images.probe(path) if images.is_image(path) else probe(path)
         row |= {name: facts[name] for name in FACTS}
     except Unusable as e:

@@ -1,19 +1,17 @@
 """Your own videos: a folder, and if you have captions an annotation file beside it."""
 
-import functools
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ivcore.config import DataConfig
 from ivcore.data import annotations
 from ivcore.data.cards import Card
-from ivcore.data.preflight import Unusable, regular
+from ivcore.data.digests import digest, remembered
 from ivcore.errors import UserError
 from ivcore.store import Store, sha256_file
 
@@ -35,13 +33,14 @@ WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")  # Chinese has no spac
 Row = dict[str, Any]
 
 
-def recipe(data: DataConfig) -> dict[str, Any]:
+def recipe(store: Store, data: DataConfig) -> dict[str, Any]:
     """Digests of the annotation file and of the bytes of every video; where the folder lies does not matter."""
     folder = root_folder(data)
     given = _given(data, folder)
     shares = {} if all(row["split"] for row in given) else {"shares": list(data.shares)}
     file = sha256_file(Path(data.annotations)) if data.annotations else None
-    return {"dataset": "folder", "annotations_sha256": file, **digests(folder, (r["path"] for r in given)), **shares}
+    videos = digests(store, folder, (row["path"] for row in given))
+    return {"dataset": "folder", "annotations_sha256": file, **videos, **shares}
 
 
 def root(store: Store, data: DataConfig) -> Path:
@@ -92,11 +91,10 @@ def root_folder(data: DataConfig) -> Path:
     return folder
 
 
-def digests(folder: Path, paths: Iterable[str]) -> Row:
+def digests(store: Store, folder: Path, paths: Iterable[str]) -> Row:
     """num_videos, and one digest over the names and bytes of them all."""
     paths = sorted(set(paths))
-    with ThreadPoolExecutor() as threads:
-        found = list(threads.map(lambda path: _digest(folder / path), paths))
+    found = remembered(store.home, [folder / path for path in paths])
     listing = hashlib.sha256(json.dumps(list(zip(paths, found))).encode()).hexdigest()
     return {"num_videos": len(paths), "videos_sha256": listing}
 
@@ -152,25 +150,9 @@ def _clip_id(row: Row) -> str:
 
 def _split(path: Path, shares: tuple[float, float, float]) -> str:
     """Drawn by content, so that copies of a video stay in one split and a new video moves no other."""
-    digest = _digest(path)
-    text = digest if len(digest) == 64 else path.name
+    found = digest(path)
+    text = found if len(found) == 64 else path.name
     number = int(hashlib.sha256(f"split {text}".encode()).hexdigest(), 16)
     drawn = (number % 10 + number // 10 % 100 / 100) / 10
     train, val, _ = shares
     return "train" if drawn < train else "val" if drawn < train + val else "test"
-
-
-def _digest(path: Path) -> str:
-    """sha256 of the file's bytes, or the reason why there are none."""
-    try:
-        found = regular(path)
-        return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ino)
-    except Unusable as e:
-        return e.reason
-    except OSError:
-        return "unreadable"
-
-
-@functools.lru_cache(maxsize=1_000_000)
-def _sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
-    return sha256_file(path)

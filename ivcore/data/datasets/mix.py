@@ -40,9 +40,9 @@ CARD = Card(
 )
 
 
-def recipe(data: DataConfig) -> dict[str, Any]:
+def recipe(store: Store, data: DataConfig) -> dict[str, Any]:
     """Name, weight and recipe of each part."""
-    parts = [{"name": p.name, "weight": p.weight, **_dataset(p).recipe(data.of(p))} for p in _parts(data)]
+    parts = [{"name": p.name, "weight": p.weight, **_dataset(p).recipe(store, data.of(p))} for p in _parts(data)]
     return {"dataset": "mix", "parts": parts}
 
 

@@ -26,20 +26,20 @@ CARD = Card(
 BATCH = 100  # clips a task
 
 
-def recipe(data: DataConfig) -> dict[str, Any]:
+def recipe(store: Store, data: DataConfig) -> dict[str, Any]:
     """What decides the videos and captions."""
     return {"dataset": "synthetic", **data.synthetic.recipe()}
 
 
 def root(store: Store, data: DataConfig) -> Path:
     """The folder of the `videos` artifact, made now when it is not in the store; files are SPLIT/NNN/CLIP_ID.mp4."""
-    name = key("videos", VERSIONS["videos"], recipe(data), {})
+    name = key("videos", VERSIONS["videos"], recipe(store, data), {})
     found = store.find("videos", name)
     if found is not None:
         return found.path
     if data.synthetic.size_px % 2:
         raise UserError(f"data.synthetic.size_px = {data.synthetic.size_px} is odd; H.264 needs an even number")
-    with store.write("videos", name, VERSIONS["videos"], recipe(data), {}) as draft:
+    with store.write("videos", name, VERSIONS["videos"], recipe(store, data), {}) as draft:
         draft.count(_make(draft.path, data.synthetic))
     assert draft.artifact is not None
     return draft.artifact.path

@@ -50,9 +50,9 @@ def test_a_folder_alone(videos: Path, tmp_path: Path) -> None:
 
 
 def test_the_key_does_not_know_where_the_folder_lies(videos: Path, tmp_path: Path) -> None:
-    before = folder.recipe(DataConfig(dataset="folder", root=str(videos)))
+    before = folder.recipe(Store(videos.parent), DataConfig(dataset="folder", root=str(videos)))
     videos.rename(tmp_path / "moved")
-    assert folder.recipe(DataConfig(dataset="folder", root=str(tmp_path / "moved"))) == before
+    assert folder.recipe(Store(videos.parent), DataConfig(dataset="folder", root=str(tmp_path / "moved"))) == before
 
 
 def test_captions_of_a_csv(videos: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_path_that_leaves_the_root_is_refused(videos: Path, path: str) -> None
     (videos / "linked").symlink_to(videos.parent)
     data = annotated(videos, f"path,caption\na.mp4,fine\n{path},x\n")
     with pytest.raises(UserError, match=r"row 2: path = .*(secret|passwd|link)"):
-        folder.recipe(data)
+        folder.recipe(Store(videos.parent), data)
     with pytest.raises(UserError, match="row 2"):
         folder.rows(data, videos)
 
@@ -146,7 +146,7 @@ def test_root_and_annotations_must_be_there(videos: Path, tmp_path: Path) -> Non
         (DataConfig(dataset="folder", root=str(videos), annotations="none.csv"), "is no file"),
     ]:
         with pytest.raises(UserError, match=said):
-            folder.recipe(data)
+            folder.recipe(Store(videos.parent), data)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no video"):
-        folder.recipe(DataConfig(dataset="folder", root=str(tmp_path / "empty")))
+        folder.recipe(Store(tmp_path), DataConfig(dataset="folder", root=str(tmp_path / "empty")))
