@@ -32,9 +32,8 @@ def add(model: ClipModel, seed: int) -> None:
     except ImportError:
         raise UserError("the policy clip_lora needs peft; install it with: pip install 'ivflow[lora]'") from None
     if not isinstance(model.text_encoder, LlamaTower):
-        raise UserError(
-            f"the policy clip_lora is for clip's LLaMA; this model reads text with {type(model.text_encoder).__name__}"
-        )
+        kind = model.config.text_shape().kind
+        raise UserError(f"the policy clip_lora is for clip's LLaMA; the text tower of this model is of kind {kind}")
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, target_modules=list(TARGETS))
     with torch.random.fork_rng(devices=[]):  # peft draws from the global generator; what it draws is replaced below
         inject_adapter_in_model(config, model.text_encoder.transformer)
