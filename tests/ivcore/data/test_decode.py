@@ -390,7 +390,7 @@ def test_what_each_decoder_takes_is_measured_on_the_same_clips(tmp_path: Path) -
     tasks = [task(tmp_path / name) for name in ("long.mp4", "short.mp4", "stream.ts", "missing.mp4")]
     took = cost.decoder_ms(tasks)
     assert took.pop("clips") == 2 and took.pop("only_pyav") == 1
-    assert took.keys() == {"decord", "pyav"} and all(0 < ms < 10_000 for ms in took.values())
+    assert took.keys() == {"decord", "pyav"} and all(0.1 < ms < 10_000 for ms in took.values()), took
     assert cost.decoder_ms(tasks[2:]) == {}
     assert cost.drawn(range(49)) == [] and len(cost.drawn(range(10_000))) == 8
     assert cost.drawn(range(120)) == cost.drawn(range(120)) and len(cost.drawn(range(120))) == 2
