@@ -63,6 +63,9 @@ def glance(found: Mapping[str, Any]) -> list[Row]:
                     "variant": f"{model}/{head}",
                     "ms": _range(s["query_ms_p50"] for s in text),
                     "gflop": _range(s["query_gflop"] for s in text),
+                    "index_ms": _range(
+                        r["index_ms_per_video"] for r in found["rows"] if (r["arm"], r["model"]) == (arm, model)
+                    ),
                     "index": next((s["index_bytes_per_video"] for s in text), None),
                     "cells": [
                         {

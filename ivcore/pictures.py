@@ -49,9 +49,9 @@ RC: dict[str, Any] = {
 def pictures(verdict: Mapping[str, Any]) -> dict[str, str]:
     """SVG by name: recall, latency, and losses where there are curves."""
     out = {"recall": _recall(verdict), "latency": _latency(verdict)}
-    from ivcore.pictures_cost import depths, field, fronts
+    from ivcore.pictures_cost import choices, depths, field, fronts
 
-    if any(c["query_ms_p95"] for c in verdict["cells"] if c["direction"] == "t2v"):
+    if choices(verdict):
         out["pareto"] = fronts(verdict)
     if verdict["k_curve"]:
         out["depth"] = depths(verdict)

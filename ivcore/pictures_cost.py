@@ -3,6 +3,7 @@
 Drawn as those of `ivcore/pictures.py`: SVG in the page's colour, the same bytes for the same verdict.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,7 @@ COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")
 def fronts(verdict: Mapping[str, Any]) -> str:
     """One panel a language and length: every variant by time and R@1 of text queries, the front as a line."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "pareto"}):
-        every = [v for v in variants(verdict["cells"]) if v["direction"] == "t2v" and v["query_ms_p95"]]
-        cells = [v for v in every if v["head"] != "dsl" and v["trained"] is not False]
+        cells = choices(verdict)
         places = list(dict.fromkeys((c["dataset"], c["language"], c["text_class"]) for c in cells))
         columns = min(3, max(1, len(places)))
         lines = -(-len(places) // columns) or 1
@@ -37,7 +37,7 @@ def fronts(verdict: Mapping[str, Any]) -> str:
                     [c["query_ms_p95"]], [c["r1"]], color=color, marker=marker, ls="",
                     ms=5 if c["on_front"] else 3.5, alpha=1 if c["on_front"] else 0.5,
                 )  # fmt: skip
-                if c["on_front"] and c["k"]:
+                if c["k"]:
                     ax.annotate(
                         f"k={c['k']}", (c["query_ms_p95"], c["r1"]), (3, -8), textcoords="offset points", fontsize=6
                     )
@@ -55,6 +55,14 @@ def fronts(verdict: Mapping[str, Any]) -> str:
         fig.supylabel("R@1, percent", fontsize=9)
         _legend(fig, list(dict.fromkeys(f"{c['model']}/{c['head']}" for c in cells)))
         return _svg(fig, "pareto", "R@1 against the time of a text query, with the front")
+
+
+def choices(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Variants of text queries that can be taken, of the kinds of query for which there are several."""
+    timed = [v for v in variants(verdict["cells"]) if v["direction"] == "t2v" and v["query_ms_p95"]]
+    fit = [v for v in timed if v["head"] != "dsl" and v["k"] != 1 and v["trained"] is not False]
+    each = Counter((v["dataset"], v["language"], v["text_class"]) for v in fit)
+    return [v for v in fit if each[v["dataset"], v["language"], v["text_class"]] > 1]
 
 
 def depths(verdict: Mapping[str, Any]) -> str:

@@ -10,12 +10,17 @@ from typing import Any
 
 from ivcore.errors import UserError
 from ivcore.metrics.advise import SHORT, Answer, Ask, answer
-from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, kind, shared, untrained
+from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, doubt, kind, shared, untrained
 
 PLACE = ("dataset", "language", "text_class")
 KIND = (*PLACE, "direction")
 FRONT = ("arm", "model", "head", "k", "frames", "dtype", "r1", "query_ms_p95", "index_bytes_per_video")
-ORDER = ("shown", "alone", "open")
+ORDER = ("shown", "alone", "leaning", "open")
+SAID = {
+    "shown": "Take {} for {}",
+    "leaning": "Leaning to {} for {}, not decided",
+    "open": "Not decided for {1}: {0} is best",
+}
 ABOUT = ("arm", "size", "k", "frames", "dtype", "r1", "query_ms_p95")
 
 
@@ -95,7 +100,10 @@ def here(pooled: list[Row], arm: str, language: str, text_class: str, direction:
 
 
 def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
-    """Sentences on what to take for which kinds of query; "take" is said only of what is shown, or stands alone."""
+    """Sentences on what to take for which kinds of query; "take" is said only of what is shown, or stands alone.
+
+    Leaning: the intervals leave 0 out, but for one rival the exact test says that chance could do it.
+    """
     rows = [r for r in verdict["advice"] if r["variant"]]
     scored = {f"{r['model']}/{r['head']}" for r in verdict["rows"]} & set(VARIANTS)
     if len(scored) == 1 and len(verdict["protocol"]["arms"]) == 1:
@@ -105,6 +113,7 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for r in rows:
         state = "alone" if not r["rivals"] else "shown" if r["unbeaten"] == [r["variant"]] else "open"
+        state = "leaning" if state == "shown" and _doubtful(r, pooled) else state
         groups.setdefault((state, r["arm"], r["variant"]), []).append(r)
     out = []
     for (state, arm, variant), mine in sorted(groups.items(), key=lambda g: (ORDER.index(g[0][0]), -len(g[1]))):
@@ -121,13 +130,20 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
         for spot in spots:
             text = _evidence([r for r in mine if tuple(r[n] for n in PLACE) == spot], pooled)
             told.setdefault(text, []).extend(_places(mine, rows, spot))
-        said = f"Take {name} for {kinds}" if state == "shown" else f"Not decided for {kinds}: {name} is best"
+        said = SAID[state].format(name, kinds)
         if len(told) == 1:
-            out.append(said + (": " if state == "shown" else ", ") + "".join(told) + ".")
+            out.append(said + (", " if state == "open" else ": ") + "".join(told) + ".")
             continue
-        out.append(said + ("." if state == "shown" else ", not shown to be ahead of every other one."))
+        out.append(said + (", not shown to be ahead of every other one." if state == "open" else "."))
         out += [f"{'; '.join(places)}: {text}." for text, places in told.items()]
     return out
+
+
+def _doubtful(row: Row, pooled: list[Row]) -> bool:
+    """Whether a comparison with a rival is clear by its interval alone."""
+    pairs = here(pooled, row["arm"], *(row[n] for n in KIND[1:]))
+    ends = [{row["variant"], rival} for rival in row["rivals"]]
+    return any(doubt(p) for p in pairs if {p["a"], p["b"]} in ends)
 
 
 def _at_k(mine: list[Row], most: int) -> str:

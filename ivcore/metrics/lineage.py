@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,23 +130,29 @@ def condition(scored: Scored) -> str:
     phases = [_phase(p) for p in scored.phases if p["kind"] == "s2"]
     grouped = [p for p in phases if p.get("batches", "random") != "random" and p.get("group_share", 1) > 0]
     contrast = [p for p in grouped if p.get("vtc", 1) > 0 and p.get("trainable", "all") != "fusion"]
-    match_saw = any(p.get("vtm", 0) > 0 for p in grouped)
-    contrast_saw = any(p.get("vtc_negatives", "all") == "all" for p in contrast)
+    match_saw = _kinds(p for p in grouped if p.get("vtm", 0) > 0)
+    contrast_saw = _kinds(p for p in contrast if p.get("vtc_negatives", "all") == "all")
     if not any(p.get("vtm", 0) > 0 for p in phases):
         words = "the matching head was not trained"
     elif match_saw and not contrast_saw:
         how = "clips of the same scene were left out of its softmax" if contrast else "it did not train on them"
-        words = f"matching learned from hard negatives (swaps of a scene), similarity did not: {how}"
+        words = f"matching learned from hard negatives ({' and '.join(match_saw)}), similarity did not: {how}"
     elif match_saw:
-        words = "similarity and matching both learned from hard negatives (swaps, near neighbours)"
-        if any(p.get("vtc", 1) == 0 or p.get("trainable") == "fusion" for p in grouped if p.get("vtm", 0) > 0):
-            words += ", matching in its last phase from more of them"
+        words = f"similarity and matching both learned from hard negatives ({' and '.join(contrast_saw)})"
+        if more := [kind for kind in match_saw if kind not in contrast_saw]:
+            words += f", matching from {' and '.join(more)}, too"
     elif contrast_saw:
         words = "similarity learned from hard negatives, matching did not"
     else:
-        words = "neither did: all batches were random"
+        words = "neither learned from hard negatives: all batches were random"
     stale = "; the text tower moved after matching was last trained, so read this arm by sim"
     return words + (stale if _is_stale(phases) else "")
+
+
+def _kinds(phases: Iterable[dict[str, Any]]) -> list[str]:
+    """What the hard negatives of these phases are."""
+    called = {"families": "swaps of a scene", "neighbours": "clips that are confused"}
+    return list(dict.fromkeys(called[p["batches"]] for p in phases))
 
 
 def negatives(scored: Scored) -> Iterator[dict[str, Any]]:
@@ -163,17 +169,16 @@ def negatives(scored: Scored) -> Iterator[dict[str, Any]]:
         }
         contrast = phase.get("vtc", 1) > 0 and phase.get("trainable", "all") != "fusion"
         hidden = phase.get("vtc_negatives", "all") != "all"
-        even = f", {100 * phase['even_negatives']:.0f} % drawn evenly" if phase.get("even_negatives") else ""
+        others, one = "all other clips of the batch", "one other clip of it, the likelier the more alike"
+        even = f", {100 * phase['even_negatives']:.0f} % of them at random" if phase.get("even_negatives") else ""
         yield {
             "arm": scored.arm,
             "model": scored.model,
             "phase": phase.get("name", record["facts"].get("phase")),
             "steps": record["facts"].get("steps"),
             "batches": batches[phase.get("batches", "random")],
-            "contrast": ("the batch but clips of the same scene" if hidden else "all of the batch")
-            if contrast
-            else "off",
-            "matching": f"one of the batch by similarity{even}" if phase.get("vtm", 0) > 0 else "off",
+            "contrast": "off" if not contrast else others + (" but those of the same scene" if hidden else ""),
+            "matching": f"{one}{even}" if phase.get("vtm", 0) > 0 else "off",
         }
 
 

@@ -22,6 +22,8 @@ def within_a_time(verdict: Verdict, language: str, text_class: str) -> list[str]
     if not front:
         return []
     step = -(-len(front) // SHOWN)
+    if len(front) == 1:
+        return [f"{_point(front[0], verdict)}: nothing measured finds more, is quicker or is smaller."]
     told = [_point(f, verdict) for f in [*front[:-1:step], front[-1]]]
     return [
         f"At the 95th percentile of a text query: {'; '.join(told)}. "
@@ -49,11 +51,10 @@ def of_k(verdict: Verdict, language: str, text_class: str, arm: str) -> list[str
         told = ", ".join(f"{r['r1']:.1f} at {r['k']}" for r in rows[1:])
         does = f"k = {enough['k']} is within {NEAR:.0f} point of the best{_times(enough, rows[-1])}."
         if enough["k"] == 1:
-            does = (
-                f"Re-scoring brings less than {NEAR:.0f} point here."
-                if best > rows[0]["r1"]
-                else "Re-scoring brings nothing here."
-            )
+            does = f"Re-scoring brings {f'less than {NEAR:.0f} point' if best > rows[0]['r1'] else 'nothing'} here."
+        if rows[-1]["is_clear"] and rows[-1]["gain"] < 0:
+            low, high = rows[-1]["gain_ci95"]
+            does = f"Re-scoring {rows[-1]['k']} makes it worse: {rows[-1]['gain']:+.1f} points [{low:.1f}, {high:.1f}]."
         out.append(f"{words}: R@1 {rows[0]['r1']:.1f} by similarity alone (k = 1), {told}. {does}")
     return out
 
@@ -88,32 +89,36 @@ def of_errors(verdict: Verdict, language: str, text_class: str, arm: str) -> lis
         if {"s2/sim", "s2/match"} <= rows.keys() and kinds:
             change = {k: rows["s2/match"][k] - rows["s2/sim"][k] for k in kinds}
             moved = ", ".join(f"{ERRORS[k]} {change[k]:+.1f}" for k in kinds)
-            out.append(f"{words}, what matching changes: {moved}.")
+            out.append(f"{words}, wrong first answers that matching adds (+) or takes away (-), of 100: {moved}.")
     return [TWIN] * any("twins" in line for line in out) + out
 
 
 def of_clip(verdict: Verdict, pooled: list[Row], arm: str) -> list[str]:
-    """Kinds of query in which clip is shown to be ahead of s2 with matching (or, without it, by similarity)."""
+    """Kinds of query in which clip is shown to be ahead of s2: of similarity or matching, whichever has more there."""
     never = untrained(verdict["rows"])
-    heads = {f"{r['model']}/{r['head']}" for r in verdict["rows"] if r["arm"] == arm}
-    rival = "s2/match" if "s2/match" in heads else "s2/sim"
-    if not {rival, "clip/sim"} <= heads:
-        return []
+    r1 = {(s["model"], s["head"], s["language"], s["text_class"], s["direction"]): s["r1"] for s in verdict["spread"]
+          if s["arm"] == arm}  # fmt: skip
     wins, asked = [], 0
     for p in pooled:
-        if p["arm"] != arm or p["arm_b"] != arm or {p["a"], p["b"]} != {rival, "clip/sim"}:
+        rival = next(iter({p["a"], p["b"]} - {"clip/sim"}), "")
+        if p["arm"] != arm or p["arm_b"] != arm or "clip/sim" not in (p["a"], p["b"]) or not rival.startswith("s2/"):
             continue
         if any((arm, model, p["language"], p["text_class"]) in never for model in ("s2", "clip")):
+            continue
+        spot = (p["language"], p["text_class"], p["direction"])
+        of_s2 = {head: value for (model, head, *at), value in r1.items() if model == "s2" and tuple(at) == spot}
+        if rival != f"s2/{max((h for h in of_s2 if h != 'dsl'), key=of_s2.__getitem__)}":
             continue
         asked += 1
         delta, (low, high) = signed(p, "clip/sim")
         if p["is_clear"] and delta > 0:
             where = f"{kind(p['language'], p['text_class'])}, {DIRECTIONS[p['direction']]}"
-            wins.append(f"{where} {delta:+.1f} [{low:.1f}, {high:.1f}]")
-    if not asked:
-        return [f"Not known: there is no kind of query that both clip and {NAMES[rival]} were trained on."]
+            wins.append(f"{where} {delta:+.1f} [{low:.1f}, {high:.1f}] ({NAMES[rival]})")
+    if not {"s2", "clip"} <= {model for model, *_ in r1}:
+        return []
+    best = "s2, by the better of its ways,"
     told = f"of the {asked} kinds of query (language, length, direction) that both were trained on, clip is shown to be"
-    told = f"{told} ahead of {NAMES[rival]} in {len(wins) or 'none'}{': ' + '; '.join(wins) if wins else ''}."
+    told = f"{told} ahead of {best} in {len(wins) or 'none'}{': ' + '; '.join(wins) if wins else ''}."
     alone = [
         f"{kind(lang, length)}"
         for a, m, lang, length in sorted(never)
@@ -123,11 +128,22 @@ def of_clip(verdict: Verdict, pooled: list[Row], arm: str) -> list[str]:
 
 
 def of_negatives(verdict: Verdict, arm: str) -> list[str]:
-    """Whom the losses saw as wrong partners, phase by phase; the sign of matching's gain follows that."""
-    told = [
-        f"{n['model']} {n['phase']} ({n['batches']}): contrast {n['contrast']}, matching {n['matching']}"
-        for n in verdict["negatives"]
-        if n["arm"] == arm and (arm, n["model"]) not in shared(verdict)
-    ]
+    """Who learned from hard negatives; the sign of matching's gain follows that. By phase it is in a table."""
     condition = verdict["protocol"]["conditions"].get(arm) if (arm, "s2") not in shared(verdict) else None
-    return ([f"In short: {condition}."] if condition else []) + ([f"By phase: {'; '.join(told)}."] if told else [])
+    return [f"{condition[0].upper()}{condition[1:]}."] if condition else []
+
+
+def of_contest(verdict: Verdict, arm: str) -> list[str]:
+    """Where the contrast of one model was trained on harder batches than the other's."""
+    hard: dict[str, set[str]] = {"s2": set(), "clip": set()}
+    for n in verdict["negatives"]:
+        if n["arm"] == arm and n["contrast"] != "off":
+            hard[n["model"]].add(n["batches"].partition(" in ")[0])  # without the share
+    easy = {"random clips"}
+    for one, other in (("s2", "clip"), ("clip", "s2")):
+        if hard[other] == easy and (more := sorted(hard[one] - easy)):
+            return [
+                f"{one}'s contrast was also trained on batches of {' and '.join(more)}, {other}'s on random clips "
+                f"alone: a lead of {one} over {other} may come from that."
+            ]
+    return []

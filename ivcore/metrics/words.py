@@ -34,7 +34,10 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
         return [_of(arm, arms) + line for arm in arms for line in of(arm)]
 
     sections = {
-        "What to take": headline(verdict, every) + _untrained(verdict) + _drawn(verdict),
+        "What to take": headline(verdict, every)
+        + list(dict.fromkeys(t for arm in arms for t in origins.of_contest(verdict, arm)))
+        + _trained_on(verdict)
+        + _drawn(verdict),
         f"R@1, {place}": _one_model(verdict) + [t for arm in arms for t in _recall(here, spread, arm, arms, again)],
         f"Between the arms, {place}": _across(here, again),
         f"What to take within a time, {place}": origins.within_a_time(verdict, language, text_class),
@@ -50,7 +53,7 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
         "What each loss saw as negatives": told(lambda arm: origins.of_negatives(verdict, arm)),
         "Where clip wins": told(lambda arm: origins.of_clip(verdict, every, arm)),
         "When matching earns its cost": _earns(verdict, [p for p in here if p["arm"] in own_s2], spread, own_s2),
-        "What it costs": _cost(verdict, spread, arms),
+        f"What it costs, {place}": _cost(verdict, spread, arms),
         "How sure this is": _caveats(verdict),
     }
     return [
@@ -129,7 +132,8 @@ def _across(here: list[Row], again: set[tuple[str, str]]) -> list[str]:
 def _gains(here: list[Row], arm: str, arms: list[str]) -> list[str]:
     """Matching against the similarity it re-ranks."""
     own = [p for p in here if p["arm"] == p["arm_b"] == arm and (p["a"], p["b"]) == GAIN]
-    return [f"{_of(arm, arms)}{difference(p)} Queries won: {p['only_a']}, lost: {p['only_b']}." for p in own]
+    put = "Matching put {only_a} right that similarity had wrong, and {only_b} wrong that it had right."
+    return [f"{_of(arm, arms)}{difference(p)} {put.format(**p)}" for p in own]
 
 
 def _between(g: Row) -> str:
@@ -228,16 +232,19 @@ def _drawn(verdict: Verdict) -> list[str]:
     return [f"These are drawn shapes and models of size {sizes}: the tool at work, and no word on real videos."]
 
 
-def _untrained(verdict: Verdict) -> list[str]:
-    """Which comparisons are no fair contest."""
+def _trained_on(verdict: Verdict) -> list[str]:
+    """Which kinds of caption a model knows, where it was scored on others, too."""
     out = []
     for model in dict.fromkeys(r["model"] for r in verdict["rows"]):
         mine = [r for r in verdict["rows"] if r["model"] == model]
-        never = [LANGUAGES.get(r["language"], r["language"]) for r in mine if r["language_trained"] is False]
-        never += [f"{r['text_class']} captions" for r in mine if r["text_class_trained"] is False]
-        if never:
-            told = ", ".join(dict.fromkeys(never))
-            out.append(f"{model} was never trained on {told}; its R@1 there says nothing on what it could do.")
+        if not any(False in (r["language_trained"], r["text_class_trained"]) for r in mine):
+            continue
+        languages = dict.fromkeys(
+            LANGUAGES.get(r["language"], r["language"]) for r in mine if r["language_trained"] is not False
+        )
+        lengths = dict.fromkeys(r["text_class"] for r in mine if r["text_class_trained"] is not False)
+        told = f"{' and '.join(lengths)} captions in {' and '.join(languages)}" if lengths and languages else "none"
+        out.append(f"{model} was trained on {told} alone: what it does with others is left out here.")
     return out
 
 
