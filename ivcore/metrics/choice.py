@@ -15,7 +15,7 @@ from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, doub
 PLACE = ("dataset", "language", "text_class")
 KIND = (*PLACE, "direction")
 FRONT = ("arm", "model", "head", "k", "frames", "dtype", "r1", "query_ms_p95", "index_bytes_per_video")
-ORDER = ("shown", "alone", "leaning", "open")
+ORDER = ("shown", "leaning", "alone", "open")
 SAID = {
     "shown": "Take {} for {}",
     "leaning": "Leaning to {} for {}, not decided",
