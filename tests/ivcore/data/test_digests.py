@@ -70,10 +70,28 @@ def test_a_file_that_has_just_changed_is_not_remembered(home):
         assert another_process(home, settled_s=3600) == ([sha(b"a"), sha(b"b")], ["a", "b"])
 
 
-def test_without_a_memory_everything_is_read(home):
+def test_a_damaged_memory_is_made_anew(home):
     another_process(home)
     (home / "cache" / digests.FILE).write_bytes(b"no database" * 100)
     assert another_process(home) == ([sha(b"a"), sha(b"b")], ["a", "b"])
+    assert another_process(home) == ([sha(b"a"), sha(b"b")], [])
+
+
+def test_a_night_that_is_stopped_keeps_what_it_has_read(home, monkeypatch):
+    """Also what the process had read before it was settled."""
+    monkeypatch.setattr(digests, "PART", 1)
+    paths = sorted((home / "videos").iterdir())
+    monkeypatch.setattr(digests, "SETTLED_S", 3600)
+    digests.remembered(home, paths[:1])
+    monkeypatch.setattr(digests, "SETTLED_S", AT_ONCE)
+
+    def stopped(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(digests, "sha256_file", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        digests.remembered(home, paths)
+    assert another_process(home) == ([sha(b"a"), sha(b"b")], ["b"])
 
 
 def test_what_cannot_be_read_is_its_reason(tmp_path):
