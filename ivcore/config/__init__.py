@@ -111,6 +111,17 @@ class RunConfig(Branch):
     grid: GridConfig = Field(GridConfig(), description="Cells of `iv grid`.")
 
     @model_validator(mode="after")
+    def _towers(self) -> "RunConfig":
+        wrong = [f"s2.phases.{p.name}" for p in self.train.s2.phases if p.text_tower != "own"]
+        first = 0 if self.model.clip_init else 1  # imported clip weights bring their tower
+        wrong += [f"clip.phases.{p.name}" for p in self.train.clip.phases[first:] if p.text_tower != "own"]
+        if wrong:
+            raise ValueError(
+                f"train.{wrong[0]}.text_tower: a tower is chosen by clip's first phase, which begins from s2"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sampled(self) -> "RunConfig":
         if self.eval.samplings > 1 and (self.frames.sampling != "middle" or self.frames.shift):
             raise ValueError("eval.samplings shifts the middle frames: frames.sampling is middle and frames.shift 0")

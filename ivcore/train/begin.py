@@ -24,10 +24,6 @@ def models(job: Job, captions: Captions) -> tuple[VideoTextModel, Tokenizer]:
     """Model and tokenizer; a tokenizer is trained once, on training captions alone."""
     config, seed = job.model, job.train.seed
     is_bert = job.phase.text_tower == "bert"
-    if is_bert and not (job.kind == "clip" and job.init is not None and job.init.kind == "s2"):
-        raise UserError(
-            f"phase {job.phase.name}: text_tower = bert is for the first phase of clip, which begins from s2"
-        )
     if job.init is None:
         if job.kind != "s2":
             raise UserError("clip starts from an s2 checkpoint; none was given")

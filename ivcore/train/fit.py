@@ -75,8 +75,7 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     if before != after:
         raise WorkError(f"{job.kind}/{phase.name}: a frozen parameter moved; this is a defect, please report it")
     result = _result(job, kept, loop.tally, trained, before, after)
-    before_s = round(loop.cpu_s_before * ranks.count, 3)  # every rank had as much to do
-    result["measured"] |= {"resumed_from": resumed, "ranks": ranks.count, "cpu_s_before": before_s}
+    result["measured"] |= {"resumed_from": resumed, "ranks": ranks.count, "cpu_s_before": round(loop.cpu_s_before, 3)}
     if ranks.rank == 0:
         if phase.trainable == "clip_lora":
             lora.merge(kept)  # type: ignore[arg-type]
@@ -90,8 +89,9 @@ def _fit_memory(model: VideoTextModel, train: TrainConfig) -> None:
     vision: Any = model.vision_encoder
     vision.shape = dataclasses.replace(vision.shape, checkpoint_blocks=train.checkpoint_vision)
     text: Any = model.text_encoder
-    if train.checkpoint_text and hasattr(text, "transformer") and hasattr(text.transformer, "config"):
-        text.transformer.gradient_checkpointing_enable({"use_reentrant": False})
+    own = getattr(text, "transformer", None) or getattr(text, "bert", None)
+    if train.checkpoint_text and hasattr(own, "gradient_checkpointing_enable"):  # transformers' own stack
+        own.gradient_checkpointing_enable({"use_reentrant": False})
     elif train.checkpoint_text and hasattr(text.shape, "checkpoint_layers"):
         text.shape = dataclasses.replace(text.shape, checkpoint_layers=True)
     for block in vision.blocks if train.compile else []:

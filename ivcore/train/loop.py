@@ -100,7 +100,8 @@ class Loop:
                     bar.set_postfix_str(f"loss {self.tally.figures['loss']:.3f}")
                 done = self._look(log) or step >= self.phase.steps
                 self.tally.seconds += time.monotonic() - start
-                self.tally.cpu_s += time.process_time() - cpu
+                here = self.ranks.count // self.train.nodes  # each has as much to do
+                self.tally.cpu_s += (time.process_time() - cpu) * here
                 asked, due = self.ranks.any(stop.is_set(), self._due(saved, states), device=self.device)
                 if asked or (due and not done):
                     self._save(states)

@@ -89,10 +89,10 @@ def noted(home: Path) -> Iterator[str]:
 
 def _last(store: Store, config: RunConfig) -> tuple[Artifact, tuple[Model, ...]] | None:
     """Manifest and models of the note; None where there is none, or where something of it is gone."""
-    path = _path(store, config)
-    if not path.exists():
+    try:
+        manifest, models = _read(_path(store, config))
+    except FileNotFoundError:
         return None
-    manifest, models = _read(path)
     found = [store.find(*id.split("/")) for id in (manifest, *(id for model in models for id in model))]
     return None if None in found or not models else (store.get(manifest), models)
 

@@ -8,7 +8,7 @@ from typing import Any
 class Tally:
     """Counts, costs and curves after `step` steps: the same in every run of a recipe, but for the seconds.
 
-    Those are of the loop alone and go on over a restart, on the clock and of this process's CPU.
+    Those are of the loop alone and go on over a restart, on the clock and of this machine's CPU.
     """
 
     step: int = 0

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from ivcore import schemas, steps
+from ivcore import config, schemas, steps
 from ivcore.errors import UserError
 from ivcore.train import checkpoint
+from ivcore.train.loop import Loop
 
 
 def clip(chain, phase, name, stage=None, **train):
@@ -37,14 +38,41 @@ def test_clip_trains_with_a_bert_for_its_text_tower(chain):
     assert (model.config.text_shape().kind, tokenizer.kind) == ("bert", "bert")
     again = chain.clip(chain.config.train.clip.phases[1], made)
     assert checkpoint.load(chain.run(again).path)[0].config.text_shape().kind == "bert"  # the pooler goes on from it
-    with pytest.raises(UserError, match="first phase of clip"):
-        chain.run(chain.clip(bert, made))
     own = chain.config.train.clip.phases[0]
     assert (
         clip(chain, own, "bert").key
         == clip(chain, own.model_copy(update={"text_tower": "own"}), "bert").key
         != made.key
     )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"train": {"s2": {"phases": [{"name": "one", "steps": 1, "text_tower": "bert"}]}}},
+        {
+            "train": {
+                "clip": {"phases": [{"name": n, "steps": 1, "text_tower": t} for n, t in (("a", "own"), ("b", "bert"))]}
+            }
+        },
+        {"model": {"clip_init": "x"}, "train": {"clip": {"phases": [{"name": "a", "steps": 1, "text_tower": "bert"}]}}},
+    ],
+)
+def test_a_tower_is_chosen_where_clip_begins_and_nowhere_else(values):
+    with pytest.raises(UserError, match="a tower is chosen by clip's first phase"):
+        config.parse(values)
+
+
+def test_cpu_of_the_processes_before_counts(chain, monkeypatch):
+    resume = Loop._resume
+
+    def resumed(self, states):
+        self.cpu_s_before = 1e6
+        return resume(self, states)
+
+    monkeypatch.setattr(Loop, "_resume", resumed)
+    made = chain.run(clip(chain, chain.config.train.clip.phases[1], "again")).record()
+    assert made["measured"]["cpu_s_before"] == 1e6 < made["cpu_s"] < 1e6 + 1000
 
 
 @pytest.mark.parametrize("kind", ["s2", "clip"])
