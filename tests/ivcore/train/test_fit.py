@@ -5,7 +5,7 @@ import torch
 
 from ivcore import config, schemas, steps
 from ivcore.errors import UserError
-from ivcore.train import checkpoint
+from ivcore.train import checkpoint, fit
 from ivcore.train.loop import Loop
 
 
@@ -31,11 +31,13 @@ def test_pure_bf16_trains_and_what_is_frozen_stays_as_it_was_before_it_was_round
 
 
 def test_clip_trains_with_a_bert_for_its_text_tower(chain):
-    bert = chain.config.train.clip.phases[0].model_copy(update={"text_tower": "bert"})
-    made = chain.run(clip(chain, bert, "bert"))
+    phase = chain.config.train.clip.phases[0].model_copy(update={"text_tower": "bert"})
+    made = chain.run(clip(chain, phase, "bert"))
     assert made.record()["facts"]["digest_before"] == made.record()["facts"]["digest_after"]
     model, tokenizer = checkpoint.load(made.path)
     assert (model.config.text_shape().kind, tokenizer.kind) == ("bert", "bert")
+    fit._fit_memory(model, chain.config.train.model_copy(update={"checkpoint_text": True}))
+    assert model.text_encoder.bert.is_gradient_checkpointing
     again = chain.clip(chain.config.train.clip.phases[1], made)
     assert checkpoint.load(chain.run(again).path)[0].config.text_shape().kind == "bert"  # the pooler goes on from it
     own = chain.config.train.clip.phases[0]
@@ -46,16 +48,16 @@ def test_clip_trains_with_a_bert_for_its_text_tower(chain):
     )
 
 
+def bert(name="a"):
+    return {"name": name, "steps": 1, "text_tower": "bert"}
+
+
 @pytest.mark.parametrize(
     "values",
     [
-        {"train": {"s2": {"phases": [{"name": "one", "steps": 1, "text_tower": "bert"}]}}},
-        {
-            "train": {
-                "clip": {"phases": [{"name": n, "steps": 1, "text_tower": t} for n, t in (("a", "own"), ("b", "bert"))]}
-            }
-        },
-        {"model": {"clip_init": "x"}, "train": {"clip": {"phases": [{"name": "a", "steps": 1, "text_tower": "bert"}]}}},
+        {"train": {"s2": {"phases": [bert()]}}},
+        {"train": {"clip": {"phases": [{"name": "a", "steps": 1}, bert("b")]}}},
+        {"model": {"clip_init": "x"}, "train": {"clip": {"phases": [bert()]}}},
     ],
 )
 def test_a_tower_is_chosen_where_clip_begins_and_nowhere_else(values):
