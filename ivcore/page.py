@@ -22,6 +22,7 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    again = shared(found)
     env.filters |= {"num": num, "kib": kib, "p": p_value, "plus": plus, "whole": whole, "place": place, "of": name}
     return env.get_template("report.html.j2").render(
         v=found,
@@ -34,6 +35,9 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         errors=telling(found, [e for e in found["errors"] if e["head"] != "dsl"]),
         compared=compared(found),
         decoding=decoding(found),
+        conditions={a: told for a, told in found["protocol"]["conditions"].items() if (a, "s2") not in again},
+        negatives=[n for n in found["negatives"] if (n["arm"], n["model"]) not in again],
+        curves=[c for c in found["curves"] if (c["arm"], c["model"]) not in again],
         field=field_rows(found),
         front=[v for v in variants(found["cells"]) if v["on_front"]],
         several_arms=len(found["protocol"]["arms"]) > 1,

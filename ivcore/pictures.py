@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, telling
+from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, field_rows, shared, telling
 
 INK = "#010203"  # stands for the page's own colour until the SVG is done
 STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, and both read on white and on black
@@ -132,7 +132,8 @@ def _losses(verdict: Mapping[str, Any]) -> str:
     """One panel an arm and model; a colour a loss, a line a seed, a bar where a phase begins."""
     with matplotlib.rc_context({**RC, "svg.hashsalt": "losses"}):
         arms = verdict["protocol"]["arms"]
-        curves = [c for c in verdict["curves"] if c["name"] != "loss"] or list(verdict["curves"])
+        own = [c for c in verdict["curves"] if (c["arm"], c["model"]) not in shared(verdict)]
+        curves = [c for c in own if c["name"] != "loss"] or own
         panels = sorted(
             dict.fromkeys((c["arm"], c["model"]) for c in curves), key=lambda p: (arms.index(p[0]), p[1] == "clip")
         )

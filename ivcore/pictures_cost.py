@@ -76,6 +76,8 @@ def depths(verdict: Mapping[str, Any]) -> str:
         for ax, direction in zip(axes, DIRECTIONS):
             for place, color in zip(places, COLORS * len(places)):
                 mine = [r for r in rows if (r["language"], r["text_class"], r["direction"]) == (*place, direction)]
+                if not mine:  # a choice is asked of videos alone
+                    continue
                 k, low, high = [r["k"] for r in mine], *zip(*(r["r1_ci95"] for r in mine))
                 words = f"{LANGUAGES.get(place[0], place[0])}, {place[1]}"
                 ax.plot(k, [r["r1"] for r in mine], color=color, marker="o", ms=3, lw=1.1, label=words)
@@ -87,7 +89,8 @@ def depths(verdict: Mapping[str, Any]) -> str:
             ax.set_ylim(-3, 103)
             ax.grid()
         axes[0].set_ylabel("R@1, percent")
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=min(3, len(places)))
+        lines = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels())}
+        fig.legend(lines.values(), lines.keys(), loc="outside upper right", ncols=min(3, len(places)))
         return _svg(fig, "depth", "R@1 of matching by the number of candidates")
 
 

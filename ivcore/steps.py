@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 9,
     "clip": 7,
     "scores": 4,
-    "report": 18,
+    "report": 19,
 }
 
 ONE_VIEW = FeaturesConfig()

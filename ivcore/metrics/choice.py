@@ -5,12 +5,12 @@ its arm that was trained on it is shown to be ahead; one of another arm, when th
 That is not the same as being the best, and the words say no more.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ivcore.errors import UserError
 from ivcore.metrics.advise import SHORT, Answer, Ask, answer
-from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, doubt, kind, shared, untrained
+from ivcore.metrics.terms import DIRECTIONS, NAMES, VARIANTS, Row, against, doubt, kind, untrained
 
 PLACE = ("dataset", "language", "text_class")
 KIND = (*PLACE, "direction")
@@ -68,29 +68,42 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
 
 
 def _trained(rows: list[Row], arm: str, language: str, text_class: str) -> set[str]:
-    """Variants of an arm that were trained on this language and length."""
+    """Variants of an arm that were trained on this language and length; k = 1 is similarity by another name."""
     never = untrained(rows)
     mine = [r for r in rows if r["arm"] == arm and (arm, r["model"], language, text_class) not in never]
-    return {f"{r['model']}/{r['head']}" for r in mine}
+    return {f"{r['model']}/{r['head']}" for r in mine if r["k"] != 1}
 
 
 def _elsewhere(found: Mapping[str, Any], pooled: list[Row], arm: str, variant: str, at: list[str]) -> dict[str, bool]:
     """Variants of other arms that were trained on this kind of query, and whether they are shown to be behind.
 
-    A model that several arms share is counted in the first of them alone.
+    A model that several arms share is counted once, and not beside its own arm's.
     """
-    rows, again = found["rows"], shared(found)
-    dataset, language, text_class, direction = at
-    kind_of = (language, text_class, direction)
+    first = {(s["arm"], s["model"]): s["with"] for s in found["protocol"].get("shared", [])}
+    seen = {(arm, model) for model in ("s2", "clip")}
+    seen |= {(home, model) for (other, model), home in first.items() if other == arm}
+    dataset, *kind_of = at
     out = {}
-    for other in dict.fromkeys(r["arm"] for r in rows if r["arm"] != arm and r["dataset"] == dataset):
-        scored = _trained(rows, other, language, text_class)
-        for v in (v for v in VARIANTS if v in scored and (other, v.partition("/")[0]) not in again):
-            ends = {(arm, variant), (other, v)}
-            pairs = [p for p in pooled if (p["language"], p["text_class"], p["direction"]) == kind_of]
-            pairs = [p for p in pairs if {(p["arm"], p["a"]), (p["arm_b"], p["b"])} == ends and p["is_clear"]]
-            out[f"{v} of {other}"] = any((p["delta_r1"] > 0) == ((p["arm"], p["a"]) == (arm, variant)) for p in pairs)
+    for other in dict.fromkeys(r["arm"] for r in found["rows"] if r["arm"] != arm and r["dataset"] == dataset):
+        scored = _trained(found["rows"], other, *kind_of[:2])
+        for v in (v for v in VARIANTS if v in scored):
+            model = v.partition("/")[0]
+            if (first.get((other, model), other), model) in seen or (other, model) in first:
+                continue
+            p = across(pooled, (arm, variant), (other, v), kind_of)
+            out[f"{v} of {other}"] = bool(p and p["is_clear"] and p["delta_r1"] > 0)
     return out
+
+
+def across(pooled: list[Row], one: tuple[str, str], other: tuple[str, str], kind_of: list[str]) -> Row | None:
+    """The paired row of two (arm, variant), seen from `one`; None where they were not compared."""
+    for p in pooled:
+        ends = ((p["arm"], p["a"]), (p["arm_b"], p["b"]))
+        if [p["language"], p["text_class"], p["direction"]] == kind_of and ends in ((one, other), (other, one)):
+            low, high = p["ci95"]
+            flip = {"delta_r1": -p["delta_r1"], "ci95": [-high, -low]} if ends[0] == other else {}
+            return {**p, **flip}
+    return None
 
 
 def here(pooled: list[Row], arm: str, language: str, text_class: str, direction: str) -> list[Row]:
@@ -141,9 +154,10 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
 
 def _doubtful(row: Row, pooled: list[Row]) -> bool:
     """Whether a comparison with a rival is clear by its interval alone."""
-    pairs = here(pooled, row["arm"], *(row[n] for n in KIND[1:]))
-    ends = [{row["variant"], rival} for rival in row["rivals"]]
-    return any(doubt(p) for p in pairs if {p["a"], p["b"]} in ends)
+    arm, variant, kind_of = row["arm"], row["variant"], [row[n] for n in KIND[1:]]
+    ends = [(v, other or arm) for v, _, other in (rival.partition(" of ") for rival in row["rivals"])]
+    pairs = [across(pooled, (arm, variant), (other, v), kind_of) for v, other in ends]
+    return any(doubt(p) for p in pairs if p)
 
 
 def _at_k(mine: list[Row], most: int) -> str:
@@ -168,12 +182,18 @@ def _evidence(mine: list[Row], pooled: list[Row]) -> str:
     variant = mine[0]["variant"]
     pairs = [p for r in mine for p in here(pooled, r["arm"], *(r[n] for n in KIND[1:]))]
     told = [against(pairs, variant, v) for v in VARIANTS if v != variant and v in mine[0]["rivals"]]
-    even = dict.fromkeys(v for r in mine for v in r["unbeaten"] if " of " in v)
-    beaten = [v for v in mine[0]["rivals"] if " of " in v and v not in even]
-    told += [f"ahead of {_named(beaten)}"] * bool(beaten) + [f"not shown to be ahead of {_named(even)}"] * bool(even)
+    parts: dict[str, list[str]] = {}
+    for rival in dict.fromkeys(v for r in mine for v in r["rivals"] if " of " in v):
+        v, _, other = rival.partition(" of ")
+        found = [(r, across(pooled, (r["arm"], variant), (other, v), [r[n] for n in KIND[1:]])) for r in mine]
+        figures = [f"{DIRECTIONS[r['direction']]} {_figure(p)}" for r, p in found if p]
+        ahead = all(rival not in r["unbeaten"] for r in mine)
+        state = "ahead of" if ahead else "not shown to be ahead of" if figures else "not compared with"
+        parts.setdefault(state, []).append(f"{NAMES[v]} of {other}" + f" ({', '.join(figures)})" * bool(figures))
+    told += [f"{state} {', '.join(rivals)}" for state, rivals in parts.items()]
     return "; ".join(t for t in told if t)
 
 
-def _named(variants: Iterable[str]) -> str:
-    """clip of one, s2 by similarity of two: variants of other arms."""
-    return ", ".join(f"{NAMES[v]} of {arm}" for v, _, arm in (text.partition(" of ") for text in variants))
+def _figure(p: Row) -> str:
+    low, high = p["ci95"]
+    return f"{p['delta_r1'] + 0.0:+.1f} [{low + 0.0:.1f}, {high + 0.0:.1f}]{doubt(p)}"

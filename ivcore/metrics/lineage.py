@@ -73,15 +73,17 @@ class Scored:
         return {"index_ms_per_video": whole, **{f"index_ms_{name}": value for name, value in ms.items()}}
 
     def languages(self) -> list[str]:
-        """Languages that the model's own stage was trained on; empty when the records do not say."""
-        own = [_phase(p) for p in self.phases if p["kind"] == self.model]
-        return sorted({language for p in own for language in p.get("languages", ())})
+        """Languages that the model's own stage was trained on; empty when a record (imported weights) does not say."""
+        return sorted({language for p in self._taught("languages") for language in p["languages"]})
 
     def text_classes(self) -> list[str]:
-        """Caption lengths that the model's own stage was trained on; empty when the records do not say."""
-        told = [_phase(p) for p in self.phases if p["kind"] == self.model]
-        own = [p["long_share"] for p in told if "long_share" in p]
+        """Caption lengths that the model's own stage was trained on; empty when a record does not say."""
+        own = [p["long_share"] for p in self._taught("long_share")]
         return [n for n, there in (("short", any(x < 1 for x in own)), ("long", any(x > 0 for x in own))) if there]
+
+    def _taught(self, field: str) -> list[dict[str, Any]]:
+        own = [_phase(p) for p in self.phases if p["kind"] == self.model]
+        return own if all(field in p for p in own) else []
 
 
 def datasets(runs: list[Scored]) -> dict[str, str]:
@@ -131,22 +133,32 @@ def condition(scored: Scored) -> str:
     grouped = [p for p in phases if p.get("batches", "random") != "random" and p.get("group_share", 1) > 0]
     contrast = [p for p in grouped if p.get("vtc", 1) > 0 and p.get("trainable", "all") != "fusion"]
     match_saw = _kinds(p for p in grouped if p.get("vtm", 0) > 0)
-    contrast_saw = _kinds(p for p in contrast if p.get("vtc_negatives", "all") == "all")
+    contrast_saw = _kinds(p for p in contrast if not _hides_scenes(p))
+    both = [kind for kind in contrast_saw if kind in match_saw]
     if not any(p.get("vtm", 0) > 0 for p in phases):
         words = "the matching head was not trained"
     elif match_saw and not contrast_saw:
         how = "clips of the same scene were left out of its softmax" if contrast else "it did not train on them"
         words = f"matching learned from hard negatives ({' and '.join(match_saw)}), similarity did not: {how}"
+    elif both:
+        words = f"similarity and matching both learned from hard negatives ({' and '.join(both)})"
+        for name, saw in (("similarity", contrast_saw), ("matching", match_saw)):
+            if more := [kind for kind in saw if kind not in both]:
+                words += f", {name} from {' and '.join(more)}, too"
     elif match_saw:
-        words = f"similarity and matching both learned from hard negatives ({' and '.join(contrast_saw)})"
-        if more := [kind for kind in match_saw if kind not in contrast_saw]:
-            words += f", matching from {' and '.join(more)}, too"
+        words = f"similarity learned from one kind of hard negatives ({' and '.join(contrast_saw)}), "
+        words += f"matching from another ({' and '.join(match_saw)})"
     elif contrast_saw:
-        words = "similarity learned from hard negatives, matching did not"
+        words = f"similarity learned from hard negatives ({' and '.join(contrast_saw)}), matching did not"
     else:
         words = "neither learned from hard negatives: all batches were random"
     stale = "; the text tower moved after matching was last trained, so read this arm by sim"
     return words + (stale if _is_stale(phases) else "")
+
+
+def _hides_scenes(phase: dict[str, Any]) -> bool:
+    """Whether the batches are scenes with their swaps and the contrastive loss does not see these."""
+    return phase.get("batches") == "families" and phase.get("vtc_negatives", "all") != "all"
 
 
 def _kinds(phases: Iterable[dict[str, Any]]) -> list[str]:

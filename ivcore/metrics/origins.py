@@ -137,7 +137,8 @@ def of_contest(verdict: Verdict, arm: str) -> list[str]:
     """Where the contrast of one model was trained on harder batches than the other's."""
     hard: dict[str, set[str]] = {"s2": set(), "clip": set()}
     for n in verdict["negatives"]:
-        if n["arm"] == arm and n["contrast"] != "off":
+        seen = n["contrast"] != "off" and not ("scenes" in n["batches"] and "same scene" in n["contrast"])
+        if n["arm"] == arm and seen:
             hard[n["model"]].add(n["batches"].partition(" in ")[0])  # without the share
     easy = {"random clips"}
     for one, other in (("s2", "clip"), ("clip", "s2")):

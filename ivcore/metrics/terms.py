@@ -83,7 +83,9 @@ def field_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     public = {(r["dataset"], r["language"]) for r in theirs}
     of = "{dataset}: " if len({name for name, _ in public}) > 1 else ""
-    ours = [s for s in verdict["spread"] if (s["dataset"], s["language"]) in public and s["head"] != "dsl"]
+    ours = [
+        s for s in telling(verdict, verdict["spread"]) if (s["dataset"], s["language"]) in public and s["head"] != "dsl"
+    ]
     rows = [
         {"name": of.format(**s) + f"ours: {s['arm']} {s['model']}/{s['head']}, {s['text_class']}", "source": "measured"}
         | {n: s[n] for n in ("direction", "r1", "r1_ci95")}

@@ -52,6 +52,8 @@ ACROSS: tuple[tuple[Head, Head], ...] = (
     (("s2", "sim"), ("s2", "match")),
     (("s2", "sim"), ("clip", "sim")),
     (("clip", "sim"), ("s2", "sim")),
+    (("s2", "match"), ("clip", "sim")),
+    (("clip", "sim"), ("s2", "match")),
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ivcore.metrics import origins
 from ivcore.metrics.choice import headline
-from ivcore.metrics.terms import DIRECTIONS, LANGUAGES, NAMES, doubt, kind, pooled, shared, signed
+from ivcore.metrics.terms import DIRECTIONS, NAMES, doubt, kind, pooled, shared, signed
 
 Verdict = dict[str, Any]
 Row = dict[str, Any]
@@ -20,7 +20,8 @@ MATCH, SIM = ("s2", "match"), ("s2", "sim")
 
 def summary(verdict: Verdict) -> list[dict[str, Any]]:
     """Sections of sentences, {title, lines, brief}, the most important first; a terminal shows the brief ones."""
-    language, text_class = verdict["rows"][0]["language"], verdict["rows"][0]["text_class"]
+    known = [r for r in verdict["rows"] if not _new(r)]
+    language, text_class = ((known or verdict["rows"])[0][name] for name in ("language", "text_class"))
     every = pooled(verdict["paired"])
     here = [p for p in every if (p["language"], p["text_class"]) == (language, text_class)]
     spread = [s for s in verdict["spread"] if (s["language"], s["text_class"]) == (language, text_class)]
@@ -234,18 +235,28 @@ def _drawn(verdict: Verdict) -> list[str]:
 
 def _trained_on(verdict: Verdict) -> list[str]:
     """Which kinds of caption a model knows, where it was scored on others, too."""
-    out = []
-    for model in dict.fromkeys(r["model"] for r in verdict["rows"]):
-        mine = [r for r in verdict["rows"] if r["model"] == model]
-        if not any(False in (r["language_trained"], r["text_class_trained"]) for r in mine):
+    rows, arms = verdict["rows"], verdict["protocol"]["arms"]
+    told: dict[tuple[str, str], list[str]] = {}
+    for arm, model in dict.fromkeys((r["arm"], r["model"]) for r in rows):
+        mine = [r for r in rows if (r["arm"], r["model"]) == (arm, model)]
+        if (arm, model) in shared(verdict) or not any(_new(r) for r in mine):
             continue
-        languages = dict.fromkeys(
-            LANGUAGES.get(r["language"], r["language"]) for r in mine if r["language_trained"] is not False
+        kinds = dict.fromkeys(kind(r["language"], r["text_class"]) for r in mine if not _new(r))
+        told.setdefault((model, "; ".join(kinds)), []).append(arm)
+    out = []
+    for (model, kinds), some in told.items():
+        name = model + (f" of {', '.join(some)}" if len(some) < len(arms) else "")
+        out.append(
+            f"{name} was trained on {kinds} alone: what it does with other captions is left out here."
+            if kinds
+            else f"{name} was trained on none of these captions."
         )
-        lengths = dict.fromkeys(r["text_class"] for r in mine if r["text_class_trained"] is not False)
-        told = f"{' and '.join(lengths)} captions in {' and '.join(languages)}" if lengths and languages else "none"
-        out.append(f"{model} was trained on {told} alone: what it does with others is left out here.")
     return out
+
+
+def _new(row: Row) -> bool:
+    """Whether the captions are of a language or length that the model never saw."""
+    return False in (row["language_trained"], row["text_class_trained"])
 
 
 def _caveats(verdict: Verdict) -> list[str]:
