@@ -1,6 +1,7 @@
 """Kill a command at a seeded moment, run it again to the end, and hold its artifacts to those of an unbroken run.
 
-For any test: `check(lambda home: [...command...], tmp_path, seed)`. Times, run ids and dates may differ; bytes may not.
+For any test: `assert_same_bytes(lambda home: [...command...], tmp_path, seed)`. Times, run ids and dates may differ;
+bytes may not.
 """
 
 import contextlib
@@ -96,7 +97,7 @@ def end_group(process: subprocess.Popen) -> None:
         process.stderr.close()
 
 
-def check(
+def assert_same_bytes(
     command: Callable[[Path], Sequence[str]],
     folder: Path,
     seed: int,

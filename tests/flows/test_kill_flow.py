@@ -37,7 +37,7 @@ def scored(tmp_path_factory):
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_a_killed_flow_goes_on_to_the_same_bytes(unbroken, tmp_path, seed):
-    kill.check(command, tmp_path, seed, kills=2, unbroken=unbroken)
+    kill.assert_same_bytes(command, tmp_path, seed, kills=2, unbroken=unbroken)
 
 
 @pytest.mark.chaos

@@ -33,7 +33,7 @@ VALUES = {
 }
 
 
-def check(report: dict) -> None:
+def assert_contract(report: dict) -> None:
     """Every field of the contract, in its range."""
     assert report["schema"] == 1
     assert set(PROTOCOL.split()) <= report["protocol"].keys()
@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_report_has_every_field(folder):
-    check(json.loads((folder / "report.json").read_text()))
+    assert_contract(json.loads((folder / "report.json").read_text()))
 
 
 def test_every_picture_has_a_table(folder):
@@ -75,5 +75,5 @@ def test_every_picture_has_a_table(folder):
 if __name__ == "__main__":  # python tests/ivcore/test_contract.py WORKSPACE/reports/latest/report.json
     import sys
 
-    check(json.loads(Path(sys.argv[1]).read_text()))
+    assert_contract(json.loads(Path(sys.argv[1]).read_text()))
     print("every field is there")

@@ -39,7 +39,7 @@ def unbroken(command, tmp_path_factory):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_killed_and_run_again_gives_the_same_bytes(command, unbroken, tmp_path, seed):
-    done = kill.check(command, tmp_path, seed, kills=2, unbroken=unbroken)
+    done = kill.assert_same_bytes(command, tmp_path, seed, kills=2, unbroken=unbroken)
     assert any(k.landed for k in done)
 
 

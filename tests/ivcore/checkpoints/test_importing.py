@@ -292,7 +292,9 @@ def test_names_of_models() -> None:
 # the whole way: import, three steps of clip, export, import
 
 
-def whole_way(folder: Path, s2_path: Path, size: str, vocab: int | None, clip: dict, pixels: int, frames: int) -> None:
+def assert_whole_way(
+    folder: Path, s2_path: Path, size: str, vocab: int | None, clip: dict, pixels: int, frames: int
+) -> None:
     record = import_weights([s2_path], f"s2-{size}", folder / "s2", frames=frames)
     assert not any(bins["missing"] or bins["unexpected"] for bins in record["counts"].values())
     s2 = AutoModel.from_pretrained(folder / "s2")
@@ -323,7 +325,7 @@ def whole_way(folder: Path, s2_path: Path, size: str, vocab: int | None, clip: d
 
 
 def test_the_whole_way_tiny(s2_file: Path, tmp_path: Path) -> None:
-    whole_way(tmp_path, s2_file, "tiny", 60, {}, pixels=32, frames=8)
+    assert_whole_way(tmp_path, s2_file, "tiny", 60, {}, pixels=32, frames=8)
 
 
 def test_a_small_clip_from_tower_text_and_delta(tmp_path: Path) -> None:
@@ -358,7 +360,7 @@ def test_the_whole_way_b14(tmp_path: Path) -> None:
     model = build_s2("B14", None, seed=0)
     torch.save({"module": upstream_s2(model)}, tmp_path / "s2.pt")
     del model
-    whole_way(tmp_path, tmp_path / "s2.pt", "B14", None, {}, pixels=224, frames=2)
+    assert_whole_way(tmp_path, tmp_path / "s2.pt", "B14", None, {}, pixels=224, frames=2)
 
 
 @pytest.mark.slow

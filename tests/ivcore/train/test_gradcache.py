@@ -49,7 +49,7 @@ def contrast(model: nn.Module):
     return lambda video, text: {"vtc": vtc_loss(video, text, model.temp, torch.arange(len(video)))}
 
 
-def same(ours: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
+def assert_same(ours: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
     assert ours.keys() == plain.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
@@ -69,7 +69,7 @@ def test_dropout_temperature_and_uneven_chunks(towers):
     plain.backward()
     torch.testing.assert_close(ours["vtc"], plain.detach(), rtol=1e-6, atol=0)
     assert "temp" in ours_gradients
-    same(ours_gradients, gradients(towers))
+    assert_same(ours_gradients, gradients(towers))
     assert torch.equal(after, torch.rand(1))  # what is drawn next is the same too
 
 
@@ -108,7 +108,7 @@ def test_losses_of_a_chunk_are_added_with_their_weight(towers):
     (0.5 * plain["vtc"] + 2.0 * plain["match"]).backward()
     for name, value in plain.items():
         torch.testing.assert_close(ours[name], value.detach(), rtol=1e-6, atol=0)
-    same(ours_gradients, gradients(towers))
+    assert_same(ours_gradients, gradients(towers))
 
 
 def test_a_frozen_side_and_an_unread_one(towers):
@@ -124,7 +124,7 @@ def test_a_frozen_side_and_an_unread_one(towers):
     cached_backward(encode, chunks(), loss)
     found = gradients(towers)
     loss(*encode(batch())[0])["vtc"].backward()
-    same(found, gradients(towers))
+    assert_same(found, gradients(towers))
     assert not any(name.startswith("text.") for name in found)
 
 
@@ -160,7 +160,7 @@ def test_clip_equals_the_whole_batch(size):
     plain = contrast(model)(*encode((video, ids))[0])["vtc"]
     plain.backward()
     torch.testing.assert_close(ours["vtc"], plain.detach(), rtol=1e-5, atol=0)
-    same(found, gradients(model))
+    assert_same(found, gradients(model))
 
 
 def test_s2_with_dropout_and_stochastic_depth():
@@ -180,4 +180,4 @@ def test_s2_with_dropout_and_stochastic_depth():
     torch.manual_seed(6)
     vectors = [encode(part)[0] for part in parts]
     contrast(model)(*(torch.cat(kind) for kind in zip(*vectors, strict=True)))["vtc"].backward()
-    same(found, gradients(model))
+    assert_same(found, gradients(model))

@@ -46,7 +46,7 @@ def one(tmp_path_factory):
         return {name: ranks_run.run(name, tmp_path_factory.mktemp(name)) for name in ranks_run.CASES}
 
 
-def check(ours, theirs):
+def assert_equal(ours, theirs):
     assert len(ours["losses"]) == len(theirs["losses"]) == ranks_run.STEPS
     for step, (a, b) in enumerate(zip(ours["losses"], theirs["losses"], strict=True)):
         assert a == pytest.approx(b, rel=1e-5), f"step {step + 1}"
@@ -60,12 +60,12 @@ def check(ours, theirs):
 
 @pytest.mark.parametrize("name", ranks_run.CASES)
 def test_two_ranks_equal_one(name, one, two):
-    check(two[name], one[name])
+    assert_equal(two[name], one[name])
 
 
 @pytest.mark.parametrize("name", ["all", "clip"])
 def test_shards_equal_one(name, one, two):
-    check(two[f"fsdp-{name}"], one[name])
+    assert_equal(two[f"fsdp-{name}"], one[name])
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
@@ -76,4 +76,4 @@ def test_ranks_go_on_from_their_state(how, two):
 
 
 def test_cached_gradients_over_ranks_equal_one(one, two):
-    check(two["cached"], one["vtc"])
+    assert_equal(two["cached"], one["vtc"])
