@@ -33,7 +33,7 @@ VERSIONS = {
     "s2": 9,
     "clip": 7,
     "scores": 4,
-    "report": 19,
+    "report": 20,
 }
 
 ONE_VIEW = FeaturesConfig()

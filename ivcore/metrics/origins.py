@@ -23,7 +23,10 @@ def within_a_time(verdict: Verdict, language: str, text_class: str) -> list[str]
         return []
     step = -(-len(front) // SHOWN)
     if len(front) == 1:
-        return [f"{_point(front[0], verdict)}: nothing measured finds more, is quicker or is smaller."]
+        only = _point(front[0], verdict)
+        return [
+            f"At the 95th percentile of a text query: {only}. Nothing measured finds more, is quicker or is smaller."
+        ]
     told = [_point(f, verdict) for f in [*front[:-1:step], front[-1]]]
     return [
         f"At the 95th percentile of a text query: {'; '.join(told)}. "

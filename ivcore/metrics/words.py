@@ -38,6 +38,7 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
         "What to take": headline(verdict, every)
         + list(dict.fromkeys(t for arm in arms for t in origins.of_contest(verdict, arm)))
         + _trained_on(verdict)
+        + _one_run(verdict)
         + _drawn(verdict),
         f"R@1, {place}": _one_model(verdict) + [t for arm in arms for t in _recall(here, spread, arm, arms, again)],
         f"Between the arms, {place}": _across(here, again),
@@ -252,6 +253,14 @@ def _trained_on(verdict: Verdict) -> list[str]:
             else f"{name} was trained on none of these captions."
         )
     return out
+
+
+def _one_run(verdict: Verdict) -> list[str]:
+    """What a single seed cannot tell."""
+    seeds = verdict["protocol"]["seeds"]
+    return [f"One training run (seed {seeds[0]}): how far another would move these figures is not known."] * (
+        len(seeds) == 1
+    )
 
 
 def _new(row: Row) -> bool:
