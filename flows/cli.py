@@ -54,9 +54,14 @@ def load(config: str, sets: tuple[str, ...], seeds: str | None, allow_unverified
 
 def run_flow(config: Any, home: str | None, debug: bool = False, step: str | None = None) -> dict[str, Any]:
     """Run the whole flow, or up to a step, and give what a command prints."""
+    from ivcore.config import variants
+    from ivcore.data.datasets import folder
     from tasks import runtime
 
     show_progress()
+    for _, _, one in variants(config):  # a wrong path is said at once: Prefect takes seconds to start
+        for data in (one.data, *(one.data.of(part) for part in (*one.data.mix, *one.grid.data))):
+            folder.need(data)
     place = runtime.prepare(home)  # before Prefect is imported
     runtime.need_room(place, runtime.START_MB)  # a server that finds none would be waited for in vain
     if not debug:

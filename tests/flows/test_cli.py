@@ -34,6 +34,12 @@ def test_every_command_has_help_with_an_example_and_json():
         (["run", "demo", "--set", "train.clip.lrr=1"], "train.clip.lrr = 1: no such field"),
         (["decode", "demo", "--set", "frames.num_frames=0"], "frames.num_frames = 0"),
         (["run", "demo", "--seeds", "a"], "--seeds 'a' is no list"),
+        (["run", "mine", "--set", "data.root=/nowhere"], "data.root = '/nowhere' is no folder"),
+        (
+            ["run", "mine", "--set", "data.root=/", "--set", "data.annotations=/no.csv"],
+            "data.annotations = '/no.csv' is not",
+        ),
+        (["grid", "mine", "--set", 'grid.data=[{name="a", root="/nowhere"}]'], "data.root = '/nowhere' is no folder"),
     ],
 )
 def test_the_callers_mistake_is_one_line_and_2(args, says, tmp_path):

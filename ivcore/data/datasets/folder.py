@@ -91,6 +91,14 @@ def root_folder(data: DataConfig) -> Path:
     return folder
 
 
+def need(data: DataConfig) -> None:
+    """Check that what the config names is there, before anything is started; UserError with the cure."""
+    if data.root is not None:
+        root_folder(data)
+    if data.annotations is not None and not Path(data.annotations).exists():
+        raise UserError(f"data.annotations = {data.annotations!r} is not there; give a file, or a data set's folder")
+
+
 def digests(store: Store, folder: Path, paths: Iterable[str]) -> Row:
     """num_videos, and one digest over the names and bytes of them all."""
     paths = sorted(set(paths))
