@@ -195,5 +195,5 @@ def _evidence(mine: list[Row], pooled: list[Row]) -> str:
 
 
 def _figure(p: Row) -> str:
-    low, high = p["ci95"]
-    return f"{p['delta_r1'] + 0.0:+.1f} [{low + 0.0:.1f}, {high + 0.0:.1f}]{doubt(p)}"
+    delta, low, high = (round(v, 1) + 0.0 for v in (p["delta_r1"], *p["ci95"]))  # no -0.0
+    return f"{delta:+.1f} [{low:.1f}, {high:.1f}]{doubt(p)}"

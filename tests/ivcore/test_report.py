@@ -14,7 +14,7 @@ from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
 from ivcore.metrics import advise, words
 from ivcore.metrics.examples import strip
-from ivcore.page import page, terminal
+from ivcore.page import compared, page, terminal
 from ivcore.publish import publish
 from ivcore.store import Artifact, Store
 
@@ -447,6 +447,12 @@ def test_a_model_that_arms_share_is_told_of_once(tmp_path, monkeypatch):
     assert rivals == {"clip/sim of twin"}  # not s2's, which is among its own
     assert "s2: bind" in (html := page(verdict | {"stages": STAGES}, pictures.pictures(verdict)))
     assert html.count("Who learned from hard negatives") == 1 and html.count("<th>twin</th><th>s2: ") == 0
+    titles = {group["title"] for group in compared(verdict)}
+    assert {t for t in titles if "s2" in t and "twin" in t} == {
+        f"s2 {way} of {a} minus clip of twin" for way in ("with matching", "by similarity") for a in ("hidden", "twin")
+    }  # its own clip against s2, and the other arm's s2; not s2 against itself
+    places = {(r["language"], r["text_class"]) for g in compared(verdict) for pair in g["rows"] for r in pair if r}
+    assert places == {("en", "short")}  # nothing was trained on Chinese
     assert html.count("<th>twin</th><th>clip/sim</th>") and not html.count("<th>twin</th><th>s2/")
 
 
