@@ -50,7 +50,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 docs: $(STAMP)
-	$(BIN)/python -m ivcore.schemas > docs/data.md && echo "docs: $$(wc -l < docs/data.md) lines in docs/data.md"
+	$(BIN)/python -m ivcore.store.table_docs > docs/data.md && echo "docs: $$(wc -l < docs/data.md) lines in docs/data.md"
 
 chaos: $(STAMP)
 	$(BIN)/pytest -m chaos

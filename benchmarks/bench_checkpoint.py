@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from ivcore.config import Phase, StageConfig, TrainConfig
-from ivcore.data.tokenizer import Tokenizer
 from ivcore.models import build_s2
+from ivcore.text.tokenizer import Tokenizer
 from ivcore.train.batches import Batch
 from ivcore.train.loop import Loop
-from ivcore.train.optim import adamw
+from ivcore.train.optimizer import adamw
 from ivcore.train.state import States, model_and_optimiser
 
 EVERY, BATCH, REPEATS = 100, 64, 3

@@ -29,10 +29,10 @@ from benchmarks import plain_decoders as plain
 from benchmarks.plain_decoders import EDGE, T, videos
 from ivcore import steps
 from ivcore.config import DataConfig, FramesConfig
-from ivcore.data import decode, plan, pool
-from ivcore.data.decode_file import Decoded, Task, decode_file
-from ivcore.data.sampling import Sampling
-from ivcore.store import Artifact, Store
+from ivcore.store.artifacts import Artifact, Store
+from ivcore.video import decode, disk_plan, pool
+from ivcore.video.decode_file import Decoded, Task, decode_file
+from ivcore.video.sampling import Sampling
 
 # name: width, height, seconds, clips, turns
 SIZES = {
@@ -137,7 +137,7 @@ import sys
 from pathlib import Path
 import torch
 from benchmarks.bench_decode import _task
-from ivcore.data.decode_file import decode_file
+from ivcore.video.decode_file import decode_file
 torch.set_num_threads(1)
 print(flush=True)
 for line in sys.stdin:
@@ -155,7 +155,7 @@ def _two_workers(folder: Path, repeats: int = 3) -> dict:
     ]
     for half in halves:
         half.stdout.readline()
-    size = plan.clip_bytes(FramesConfig(num_frames=T, size_px=EDGE))
+    size = disk_plan.clip_bytes(FramesConfig(num_frames=T, size_px=EDGE))
     times: dict[str, list[float]] = {"pool": [], "halves": []}
     for _ in range(repeats):
         began = time.perf_counter()
@@ -189,7 +189,7 @@ import json, sys, time
 from pathlib import Path
 from ivcore import steps
 from ivcore.config import DataConfig, FramesConfig
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     data = DataConfig(dataset="folder", root=str(place / "rows"), annotations=str(place / "rows.csv"))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ivcore.metrics.retrieval import compute, graded, rank
+from ivcore.retrieval.ranking import compute, graded, rank
 
 NUM, WIDTH, K = 10_000, 512, 128
 

@@ -89,7 +89,7 @@ def _steps_here(home: Path) -> list[Row]:
     from ivcore import steps
     from ivcore.config import RunConfig
     from ivcore.steps import Step
-    from ivcore.store import Draft, Store
+    from ivcore.store.artifacts import Draft, Store
     from tasks.pipeline import pipeline
     from tasks.step import execute, step_task
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.bench_rerank import TOKENS, WIDTH, fusion_model
-from ivcore.metrics.serving import Matcher
 from ivcore.models import build_clip
+from ivcore.retrieval.serving import Matcher
 
 INDEXED, STORED, K, BUDGET = 10_000, 500, 32, 2_000_000_000
 LOG, TIMED, LENGTH, VOCAB = 3000, 100, 12, 1000

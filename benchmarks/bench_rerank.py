@@ -9,8 +9,8 @@ import time
 import numpy as np
 import torch
 
-from ivcore.metrics.rerank import rerank, unite
 from ivcore.models import S2Model, build_s2
+from ivcore.retrieval.rerank import rerank, unite
 
 NUM, K, PADDED, TOKENS, WIDTH = 200, 32, 40, 1025, 384
 EVERY = 5  # of the plain form's 2 x 200 calls every fifth is run, and its time taken times five; each costs the same

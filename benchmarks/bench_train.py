@@ -27,16 +27,16 @@ from torch import Tensor
 
 from benchmarks.bench_models import awake, written_pool
 from benchmarks.timing import interleaved, row, seeded
-from ivcore import schemas
-from ivcore.data.loader import Features
+from ivcore.features.featurize import ROW_GROUP_BYTES, lists
+from ivcore.features.reader import Features
 from ivcore.losses.mlm import mlm_corrupt, mlm_loss
 from ivcore.losses.vtc import vtc_loss
 from ivcore.losses.vtm import pairs, vtm_loss, vtm_negatives
 from ivcore.models import ClipModel, build_clip, build_s2
 from ivcore.models.freeze import apply_policy
 from ivcore.models.masking import random_drop_mask
-from ivcore.store import Store
-from ivcore.train.featurize import ROW_GROUP_BYTES, lists
+from ivcore.store import schemas
+from ivcore.store.artifacts import Store
 
 SIZE, REPEATS = "S14", 3
 S2_FRAMES, TEXT_LEN, DROP = 4, 32, 0.8
@@ -246,10 +246,10 @@ def _stored(model: ClipModel, video: Tensor, dtype: str) -> Iterator[Features]:
 GRAD_CACHE = """
 import json, sys
 import torch
-from ivcore.data.loader import normalise
+from ivcore.video.frames import normalise
 from ivcore.losses.vtc import vtc_loss
 from ivcore.models import build_clip
-from ivcore.train.gradcache import cached_backward
+from ivcore.train.gradient_cache import cached_backward
 batch, chunk, gradients = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(2)
 draw = torch.Generator().manual_seed(0)

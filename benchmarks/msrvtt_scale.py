@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.bench_rerank import TOKENS, WIDTH, fusion_model
-from ivcore.metrics.heads import dsl, dual_weights, matched
-from ivcore.metrics.rerank import rerank, unite
-from ivcore.metrics.retrieval import compute, graded, rank
+from ivcore.retrieval.heads import dsl, dual_weights, matched
+from ivcore.retrieval.ranking import compute, graded, rank
+from ivcore.retrieval.rerank import rerank, unite
 
 K = 128
 

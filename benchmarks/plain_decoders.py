@@ -7,10 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ivcore.data.decode_file import Decoded
-from ivcore.data.preflight import preflight
-from ivcore.data.resize import resize
-from ivcore.data.sampling import middle
+from ivcore.video.decode_file import Decoded
+from ivcore.video.probe import preflight
+from ivcore.video.resize import resize
+from ivcore.video.sampling import middle
 
 RATE, T, EDGE = 25, 8, 224
 LONGEST_S = 10  # of the film; longer videos repeat it

@@ -55,13 +55,13 @@ def load(config: str, sets: tuple[str, ...], seeds: str | None, allow_unverified
 def run_flow(config: Any, home: str | None, debug: bool = False, step: str | None = None) -> dict[str, Any]:
     """Run the whole flow, or up to a step, and give what a command prints."""
     from ivcore.config import variants
-    from ivcore.data.datasets import folder
+    from ivcore.datasets import files
     from tasks import runtime
 
     show_progress()
     for _, _, one in variants(config):  # a wrong path is said at once: Prefect takes seconds to start
         for data in (one.data, *(one.data.of(part) for part in (*one.data.mix, *one.grid.data))):
-            folder.need(data)
+            files.need(data)
     place = runtime.prepare(home)  # before Prefect is imported
     runtime.need_room(place, runtime.START_MB)  # a server that finds none would be waited for in vain
     if not debug:
@@ -97,7 +97,7 @@ def verdict(out: dict[str, Any], as_json: bool) -> None:
     out |= {"report_json": str(folder / "report.json"), "report_html": str(folder / "report.html")}
     if as_json:
         return emit({**out, "report": found})
-    from ivcore.page import terminal
+    from ivcore.verdict.page import terminal
 
     click.echo(terminal(found))
     tools = "" if shutil.which("iv") else os.path.relpath(Path(sys.executable).parent) + "/"
@@ -198,7 +198,7 @@ def sql(statement: str | None, home: str | None, as_json: bool, debug: bool) -> 
     Without a STATEMENT it lists them with their columns, and some questions to begin with.
     """
     with reported(debug):
-        from ivcore.catalog import QUESTIONS, TABLES, query
+        from ivcore.store.catalog import QUESTIONS, TABLES, query
         from tasks.runtime import default_home
 
         columns, rows = query(Path(home) if home else default_home(), TABLES if statement is None else statement)

@@ -44,7 +44,7 @@ def advise_command(
     Measured rows of the newest report answer; where nothing was measured, published and computed ones, marked so.
     """
     with reported(debug):
-        from ivcore.metrics.advise import Ask, answer
+        from ivcore.verdict.adviser import Ask, answer
         from tasks.runtime import default_home
 
         asked = tuple(x.strip() for x in languages.split(",") if x.strip())
@@ -71,7 +71,7 @@ def report_of(home: Path | str) -> Any:
 
 def told(found: Any) -> str:
     """An answer in lines: the variant, why, and the rows; what one row lacks is left empty."""
-    from ivcore.metrics.advise import name
+    from ivcore.verdict.adviser import name
 
     head = f"take   {name(found.variant)}" if found.variant else "take   nothing: no variant fits"
     lines = [head, f"basis  {found.basis}", *(f"- {line}" for line in found.because)]

@@ -17,11 +17,11 @@ def datasets_command(
 ) -> None:
     """List the data sets, or show the card of NAME: task, split, files and checksums, counts, licence, citation."""
     with reported(debug):
-        from ivcore.data.cards import found
+        from ivcore.datasets.cards import found
         from ivcore.errors import UserError
         from ivcore.names import module, names
 
-        package = "ivcore.data.datasets"
+        package = "ivcore.datasets.sets"
         if name is None and check is not None:
             raise UserError(f"--check {check!r} needs the NAME of a data set: {', '.join(names(package))}")
         cards = {n: module(package, n).CARD.facts() for n in ([name] if name else names(package))}

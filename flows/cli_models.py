@@ -77,7 +77,7 @@ def export_command(
 def parity_command(folder: str, tolerance: float | None, home: str | None, as_json: bool, debug: bool) -> None:
     """Run the models against numbers recorded from upstream's own code, found in FOLDER."""
     with reported(debug):
-        from ivcore.models.parity import run_cases
+        from ivcore.parity.run import run_cases
 
         results = run_cases(Path(folder))
         cases = [

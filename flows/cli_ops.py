@@ -86,19 +86,19 @@ def gc_command(delete: bool, older_than: float, pin: str | None, home: str | Non
         import os
         from pathlib import Path
 
-        from ivcore import garbage, remote
-        from ivcore.store import Store
-        from tasks import keeping, runtime
+        from ivcore.store import garbage, object_store
+        from ivcore.store.artifacts import Store
+        from tasks import pins, runtime
 
         place = Path(runtime.prepare(home))
         if pin:
-            keeping.pin(place, pin)
-        kept = keeping.roots(place)
+            pins.pin(place, pin)
+        kept = pins.roots(place)
         found = garbage.garbage(Store(place), kept, older_than * 86400)
         rows = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
         for artifact in found if delete else []:
             garbage.remove(artifact)
-        there = remote.shown(os.environ.get(remote.ADDRESS, ""))
+        there = object_store.shown(os.environ.get(object_store.ADDRESS, ""))
         if as_json:
             return emit({"deleted": delete, "kept": kept, "garbage": rows, "untouched": there})
         for row in rows:

@@ -30,8 +30,8 @@ def search_command(
 
         from flows.cli_advise import report_of
         from ivcore.errors import UserError
-        from ivcore.search import VARIANTS, advised, search
-        from ivcore.store import Store
+        from ivcore.search.query import VARIANTS, advised, search
+        from ivcore.store.artifacts import Store
         from tasks.runtime import default_home
 
         place = Path(home or default_home())

@@ -7,8 +7,8 @@ from prefect import flow
 from flows.train import Trained, make_models
 from ivcore.config import DataConfig, FramesConfig, RunConfig, TrainConfig
 from tasks.data import decode, featurize
-from tasks.endings import HOOKS
 from tasks.evaluation import catalog, publish, report, score
+from tasks.failure_reason import HOOKS
 from tasks.pipeline import Pipeline, Reference, Variant, pipeline
 
 

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.evaluate import judge
 from ivcore.config import RunConfig
-from tasks.endings import HOOKS
+from tasks.failure_reason import HOOKS
 from tasks.pipeline import pipeline
 
 

@@ -21,8 +21,8 @@ from flows.evaluate import make_report, make_seen
 from flows.train import Trained, make_models
 from ivcore.config import PartConfig, RunConfig
 from tasks.data import ingest
-from tasks.endings import HOOKS
 from tasks.evaluation import cells, score
+from tasks.failure_reason import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
 
 

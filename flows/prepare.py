@@ -6,7 +6,7 @@ from prefect import flow
 
 from ivcore.config import RunConfig
 from tasks.data import decode, ingest
-from tasks.endings import HOOKS
+from tasks.failure_reason import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
 
 

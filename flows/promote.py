@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from ivcore.config import EvalConfig
 from tasks import runtime
-from tasks.endings import HOOKS
+from tasks.failure_reason import HOOKS
 
 
 @flow(name="promote", persist_result=False, **HOOKS)

@@ -8,7 +8,7 @@ from flows.evaluate import make_scores
 from flows.prepare import make_frames, make_manifest
 from flows.train import make_clip, make_models, make_s2, make_start
 from ivcore.config import RunConfig
-from tasks.endings import HOOKS
+from tasks.failure_reason import HOOKS
 from tasks.pipeline import Variant, pipeline
 
 StepName = Literal["ingest", "decode", "fit_s2", "featurize", "fit_clip", "score"]

@@ -9,7 +9,7 @@ from flows.prepare import make_frames, make_manifest
 from ivcore.config import RunConfig
 from ivcore.errors import UserError
 from tasks.data import featurize
-from tasks.endings import HOOKS
+from tasks.failure_reason import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
 from tasks.retraining import held_back, named, note_trained
 from tasks.training import adopt, fit_clip, fit_s2, keep

@@ -8,7 +8,7 @@ from ivcore.errors import UserError
 
 
 def names(package: str) -> list[str]:
-    """Sorted names of the modules in `package`, e.g. names("ivcore.data.datasets") -> ["folder", "synthetic"]."""
+    """Sorted names of the modules in `package`, e.g. names("ivcore.datasets.sets") -> ["folder", "synthetic"]."""
     folder = importlib.import_module(package)
     return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_"))
 

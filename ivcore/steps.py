@@ -19,28 +19,12 @@ from ivcore.config import (
     TrainConfig,
 )
 from ivcore.names import module
-from ivcore.store import Artifact, Draft, Store, key
-
-Log = Callable[[Mapping[str, float], int], None]  # figures by name, and the step or count they belong to
-
-# Raise a number when the step's bytes change for the same recipe.
-VERSIONS = {
-    "videos": 2,
-    "manifest": 5,
-    "frame_shard": 3,
-    "frames": 3,
-    "features": 3,
-    "s2": 9,
-    "clip": 7,
-    "scores": 4,
-    "report": 20,
-}
+from ivcore.store.artifacts import Artifact, Draft, Store, key
+from ivcore.store.log import Log, quiet
+from ivcore.store.versions import VERSIONS
+from ivcore.video import deadlines
 
 ONE_VIEW = FeaturesConfig()
-
-
-def quiet(figures: Mapping[str, float], step: int) -> None:
-    """A `log` that keeps nothing."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +58,10 @@ def run(step: Step, store: Store, log: Log = quiet) -> Artifact:
 
 def ingest(store: Store, data: DataConfig) -> Step:
     """Data set -> manifest and captions, with probed facts and the sha256 of every video."""
-    dataset = module("ivcore.data.datasets", data.dataset)
+    dataset = module("ivcore.datasets.sets", data.dataset)
 
     def make(draft: Draft, log: Log) -> None:
-        from ivcore.data.ingest import write_manifest
+        from ivcore.datasets.ingest import write_manifest
 
         write_manifest(draft, dataset, store, data, log)
 
@@ -98,26 +82,13 @@ def decode(
     """
 
     def make(draft: Draft, log: Log) -> None:
-        from ivcore.data.decode import decode_manifest
+        from ivcore.video.decode import decode_manifest
 
-        root = module("ivcore.data.datasets", data.dataset).root(store, data)
+        root = module("ivcore.datasets.sets", data.dataset).root(store, data)
         decode_manifest(draft, store, root, frames, manifest, data.max_failed_share, log, later_gb, later_must)
 
-    config = with_deadline(store, "frames", frames.recipe(), {"manifest": manifest.id}, frames.deadline_s)
+    config = deadlines.with_deadline(store, "frames", frames.recipe(), {"manifest": manifest.id}, frames.deadline_s)
     return Step("decode", "frames", config, {"manifest": manifest}, make)
-
-
-def with_deadline(
-    store: Store, kind: str, config: dict[str, Any], inputs: Mapping[str, str], deadline_s: float
-) -> dict[str, Any]:
-    """The recipe; with the deadline in it where the artifact of the plain one lost clips under a shorter deadline.
-
-    So what may still come is not given up for ever, and an artifact that is there keeps its bytes.
-    """
-    found = store.find(kind, key(kind, VERSIONS[kind], config, inputs))
-    if found is None or found.record()["facts"].get("lost_within_s", deadline_s) >= deadline_s:
-        return config
-    return {**config, "deadline_s": deadline_s}
 
 
 def fit_s2(
@@ -136,12 +107,12 @@ def fit_s2(
 
 def adopt(kind: str, model: ModelConfig, frames: FramesConfig) -> Step:
     """model.s2_init or model.clip_init -> the checkpoint that the stage begins from."""
-    from ivcore.checkpoints import adopting
+    from ivcore.checkpoints import imported
 
-    config = adopting.recipe(kind, model, frames)
+    config = imported.recipe(kind, model, frames)
 
     def make(draft: Draft, log: Log) -> None:
-        adopting.adopt(draft, kind, model, config)
+        imported.adopt(draft, kind, model, config)
 
     return Step(f"fit_{kind}", kind, config, {}, make, label="imported")
 
@@ -164,7 +135,7 @@ def featurize(
     tower = encoder.record()["facts"]["vision_digest"]
 
     def make(draft: Draft, log: Log) -> None:
-        from ivcore.train.featurize import write_features
+        from ivcore.features.featurize import write_features
 
         write_features(draft, store, features, train, frames, encoder, log, config, split)
 
@@ -237,7 +208,7 @@ def score(
     """
 
     def make(draft: Draft, log: Log) -> None:
-        from ivcore.metrics.score import write_scores
+        from ivcore.retrieval.score import write_scores
 
         write_scores(draft, store, evaluation, train, manifest, features, checkpoint, log, more)
 
@@ -254,7 +225,7 @@ def report(store: Store, evaluation: EvalConfig, scores: Mapping[str, Artifact])
     """Scores, named ARM.SEED.MODEL (main.0.s2), -> the verdict: tables, intervals, pictures, plain words."""
 
     def make(draft: Draft, log: Log) -> None:
-        from ivcore.report import write_report
+        from ivcore.verdict.report import write_report
 
         write_report(draft, store, evaluation, scores, log)
 

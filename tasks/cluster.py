@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ivcore import schemas
 from ivcore.config import DataConfig, FramesConfig
-from ivcore.data import decode
 from ivcore.errors import UserError, WorkError
 from ivcore.names import module
-from ivcore.steps import Log, Step
-from ivcore.store import Artifact, Draft, Store
+from ivcore.steps import Step
+from ivcore.store import schemas
+from ivcore.store.artifacts import Artifact, Draft, Store
+from ivcore.store.log import Log
+from ivcore.video import decode
 from tasks.step import step_task
 
 MOST_RUNS = 200  # task runs of a decode, whatever it has to decode
@@ -35,7 +36,7 @@ def shards(home: str, data: DataConfig, frames: FramesConfig, manifest: str, par
     if multiprocessing.current_process().daemon:
         raise WorkError(f"this Dask worker may start no processes, and decoders must be killable; {DAEMON}")
     store = Store(Path(home))
-    root = module("ivcore.data.datasets", data.dataset).root(store, data)
+    root = module("ivcore.datasets.sets", data.dataset).root(store, data)
     return decode.make_shards(store, root, frames, store.get(manifest), parts)
 
 

@@ -12,10 +12,12 @@ from prefect.states import State
 
 from ivcore import steps
 from ivcore.config import DataConfig, FeaturesConfig, FramesConfig, TrainConfig
-from ivcore.data import plan, tokens_plan
-from ivcore.steps import Log, Step
-from ivcore.store import Artifact, Draft
-from tasks import cluster, pages
+from ivcore.features import plan
+from ivcore.steps import Step
+from ivcore.store.artifacts import Artifact, Draft
+from ivcore.store.log import Log
+from ivcore.video import disk_plan
+from tasks import cluster, run_page
 from tasks.step import Reference, Where, execute, step_task
 
 EVERY_S = 2.0  # between two notes of the progress
@@ -41,7 +43,9 @@ def decode(
     found = where.open(manifest)
     later_gb = 0.0
     if size is not None and features is not None:
-        later_gb = plan.features_gb(found.rows, frames.num_frames, frames.size_px, size, features.dtype, features.views)
+        later_gb = disk_plan.features_gb(
+            found.rows, frames.num_frames, frames.size_px, size, features.dtype, features.views
+        )
     must = features is not None and features.cache == "always"  # else the trunk can run again where there is no room
     step = steps.decode(where.store, data, frames, found, later_gb, must)
     step = cluster.with_cluster(step, where.store, data, frames, found, later_gb, must)
@@ -49,7 +53,7 @@ def decode(
     state = execute(where, _with_progress(step, "clips", found.record()["rows_in"], name))
     frames_ = where.store.find(step.kind, step.key)
     if frames_ is not None and frames_.record()["rows_failed"]:
-        pages.failed(found, frames_)
+        run_page.failed(found, frames_)
     return state
 
 
@@ -69,11 +73,11 @@ def featurize(
     source, checkpoint = where.open(frames), where.open(encoder)
     step = steps.featurize(where.store, features, train, source, checkpoint)
     if where.store.find(step.kind, step.key) is None:
-        wanted_gb = plan.features_of(source, checkpoint, features.dtype, features.views)
+        wanted_gb = disk_plan.features_of(source, checkpoint, features.dtype, features.views)
         if scored and not _kept(where, features, train, source, checkpoint, wanted_gb):
             step = steps.featurize(where.store, features, train, source, checkpoint, scored)
         elif wanted_gb is not None:
-            plan.check("features", source.rows, wanted_gb, where.store.home)
+            disk_plan.check("features", source.rows, wanted_gb, where.store.home)
     return execute(where, step, label=encoder["stage"]["label"], train=train)
 
 
@@ -83,12 +87,12 @@ def _kept(
     """Whether the tokens of every clip are kept; what is small is, unasked."""
     if features.cache != "auto":
         return features.cache == "always"
-    if gb is None or gb < tokens_plan.SMALL_GB:
+    if gb is None or gb < plan.SMALL_GB:
         return True
     size = encoder.record()["config"]["model"]["size"]
-    each = gb * tokens_plan.GB / (frames.rows * features.views)
-    costs = tokens_plan.measured(frames, size, each, train, where.store.home, features.views)
-    keep, why = tokens_plan.keep(costs)
+    each = gb * plan.GB / (frames.rows * features.views)
+    costs = plan.measured(frames, size, each, train, where.store.home, features.views)
+    keep, why = plan.keep(costs)
     log.info("tokens of the frozen trunk, %s (features.cache decides otherwise)", why)
     return keep
 

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ivcore import remote
 from ivcore.errors import UserError, WorkError
+from ivcore.store import object_store
 from tasks import runtime, safety
 
 FREE_GB = 2.0
@@ -67,9 +67,9 @@ def _decoders() -> list[dict[str, Any]]:
     try:
         import numpy as np
 
-        from ivcore.data.decode_file import Task, decode_file, decord
-        from ivcore.data.sampling import Sampling
-        from ivcore.data.shapes.drawing import encode
+        from ivcore.datasets.shapes.drawing import encode
+        from ivcore.video.decode_file import Task, decode_file, decord
+        from ivcore.video.sampling import Sampling
     except ImportError as e:
         return [_check("decoder", False, str(e), "make setup")]
     checks = []
@@ -108,11 +108,11 @@ def _workspace(home: str | None) -> list[dict[str, Any]]:
 
 def _remote() -> list[dict[str, Any]]:
     """The object store, if there is one: a small file is written there and deleted."""
-    address = os.environ.get(remote.ADDRESS)
+    address = os.environ.get(object_store.ADDRESS)
     if not address:
         return []
     try:
-        remote.connect(address).probe()
+        object_store.connect(address).probe()
     except (UserError, WorkError, OSError) as e:
-        return [_check("remote", False, remote.shown(address), str(e))]
-    return [_check("remote", True, f"{remote.shown(address)} can be written", "")]
+        return [_check("remote", False, object_store.shown(address), str(e))]
+    return [_check("remote", True, f"{object_store.shown(address)} can be written", "")]

@@ -11,9 +11,9 @@ from prefect.states import State
 
 from ivcore import steps
 from ivcore.config import EvalConfig, TrainConfig
-from ivcore.steps import Log
-from ivcore.store import Draft
-from tasks import pages, registry, tracking
+from ivcore.store.artifacts import Draft
+from ivcore.store.log import Log
+from tasks import registry, run_page, tracking
 from tasks.step import Reference, Where, execute, step_task
 
 
@@ -54,13 +54,13 @@ def report(where: Where, evaluation: EvalConfig, scores: Mapping[str, Reference]
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(where: Where, report: Reference, stages: list[dict[str, Any]], training: list[dict[str, Any]]) -> str:
     """Put the report, with what each stage took and learned from, into reports/latest; returns that folder."""
-    from ivcore.publish import publish
+    from ivcore.verdict.publish import publish
 
     publish(where.store, where.open(report), stages, training)
     folder = Path(where.home) / "reports" / "latest"
     if not report["stage"]["cached"]:
         tracking.keep_report(where.parent, folder)
-    pages.verdict(Path(where.home), folder, where.parent if not report["stage"]["cached"] else None)
+    run_page.verdict(Path(where.home), folder, where.parent if not report["stage"]["cached"] else None)
     return str(folder)
 
 
@@ -70,7 +70,7 @@ def cells(where: Where, stage: dict[str, Any]) -> int:
 
     Only of a report made just now: a found one has its runs already.
     """
-    from ivcore.report import cells_of
+    from ivcore.verdict.report import cells_of
 
     if stage["cached"] or where.parent is None:
         return 0
@@ -80,6 +80,6 @@ def cells(where: Where, stage: dict[str, Any]) -> int:
 @task(name="catalog", cache_policy=NO_CACHE, persist_result=False)
 def catalog(where: Where) -> str:
     """Rebuild the workspace's catalog; returns its path."""
-    from ivcore.catalog import build
+    from ivcore.store.catalog import build
 
     return str(build(Path(where.home)))

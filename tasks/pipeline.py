@@ -10,7 +10,7 @@ from typing import Any
 from prefect import runtime as prefect_runtime
 
 from ivcore.config import RunConfig, variants
-from tasks import pages, reaper, runtime, tracking
+from tasks import reaper, run_page, runtime, tracking
 from tasks.step import Reference, Where, prefect_context
 
 log = logging.getLogger("iv")
@@ -72,8 +72,8 @@ def pipeline(config: RunConfig, home: str | None) -> Iterator[Pipeline]:
     run = Pipeline(place, config, parent)
     try:
         yield run
-        log.info("%s", pages.outcome(run.stages))
-        pages.stages(place, run.stages)
+        log.info("%s", run_page.outcome(run.stages))
+        run_page.stages(place, run.stages)
     except BaseException as e:
         error = e
         raise

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics import lineage, verdict
-from ivcore.store import Artifact, Store
+from ivcore.store.artifacts import Artifact, Store
+from ivcore.verdict import lineage, tables
 from tasks import registry, rescoring
 
 HEADS = {"s2": "match", "clip": "sim"}  # what each model is taken for
@@ -58,7 +58,7 @@ def _compare(store: Store, kind: str, new: str, old: str, evaluation: EvalConfig
     left, right = _same_protocol(store, kind, new, old)
     runs = [lineage.trace(store, f"{arm}.0.{kind}", s) for arm, s in (("challenger", left), ("champion", right))]
     head, place = f"{kind}/{HEADS[kind]}", (evaluation.languages[0], evaluation.text_classes[0], "t2v")
-    for row in verdict.paired(runs, verdict.outcomes(runs, evaluation), evaluation):
+    for row in tables.paired(runs, tables.outcomes(runs, evaluation), evaluation):
         if (row["arm"], row["arm_b"], row["a"], row["b"]) != ("challenger", "champion", head, head):
             continue
         if (row["language"], row["text_class"], row["direction"]) != place:

@@ -46,7 +46,7 @@ def reap() -> list[str]:
     from prefect.client.schemas.objects import StateType
     from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-    from tasks import endings
+    from tasks import failure_reason
 
     open_ = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
     found = []
@@ -59,7 +59,7 @@ def reap() -> list[str]:
             cancelled = run.state.type == StateType.CANCELLING
             state = Cancelled(message=f"Cancelled; {why}.") if cancelled else Crashed(message=f"{why}.")
             client.set_flow_run_state(run.id, state)
-            endings.explain(None, run, state)
+            failure_reason.explain(None, run, state)
             found.append(run.name)
             log.warning("run %s is marked %s: %s", run.name, state.name, why)
             if run.deployment_id and not cancelled and run.run_count < TRIES:

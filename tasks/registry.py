@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from ivcore.errors import WorkError
-from ivcore.store import Artifact, Store
+from ivcore.store.artifacts import Artifact, Store
 from tasks import runtime, tracking
 
 KINDS = ("s2", "clip")

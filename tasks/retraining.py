@@ -3,16 +3,16 @@
 import logging
 from collections.abc import Sequence
 
-from ivcore.train import policy
+from ivcore.train import retraining
 from tasks.pipeline import Reference, Variant
 
 log = logging.getLogger("iv")
 
 
-def held_back(variant: Variant, manifest: Reference) -> tuple[policy.Model, ...]:
+def held_back(variant: Variant, manifest: Reference) -> tuple[retraining.Model, ...]:
     """The models that stay as they were trained last; none where the run is to train (or to find what it trained)."""
     store, here = variant.where.store, variant.where.open(manifest)
-    choice = policy.choose(store, variant.config, here)
+    choice = retraining.choose(store, variant.config, here)
     if choice.why:
         log.info("%s.%s: %s", variant.arm, variant.seed, choice.why)
     variant.pipeline.training.append(
@@ -34,7 +34,7 @@ def held_back(variant: Variant, manifest: Reference) -> tuple[policy.Model, ...]
 def named(variant: Variant, id: str) -> Reference:
     """The reference of a checkpoint that is there."""
     found = variant.where.store.get(id)
-    return {"kind": found.kind, "key": found.key, "rows": found.rows, "stage": {"label": policy.phase(found)}}
+    return {"kind": found.kind, "key": found.key, "rows": found.rows, "stage": {"label": retraining.phase(found)}}
 
 
 def note_trained(variant: Variant, manifest: Reference, models: Sequence[tuple[Reference, Reference]]) -> None:
@@ -42,5 +42,5 @@ def note_trained(variant: Variant, manifest: Reference, models: Sequence[tuple[R
     where, noted = variant.where, []
     for checkpoint, features in models:
         here = where.open(checkpoint)
-        noted.append((here.id, policy.encoder(where.store, here, where.open(features)).id))
-    policy.remember(where.store, variant.config, where.open(manifest), noted)
+        noted.append((here.id, retraining.encoder(where.store, here, where.open(features)).id))
+    retraining.remember(where.store, variant.config, where.open(manifest), noted)

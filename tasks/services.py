@@ -60,7 +60,7 @@ def up(plan: Plan) -> dict[str, Any]:
         UserError: a port is taken.
         WorkError: a server did not come up; with the last words of its log.
     """
-    from tasks import reaper, slots
+    from tasks import gpu_limit, reaper
 
     running = runtime.running(plan.home)
     _same_ports(plan, running)
@@ -84,7 +84,7 @@ def up(plan: Plan) -> dict[str, Any]:
     database.note(plan.home, plan.database)
     if "worker" not in running:
         with _environ(env):
-            slots.make_limit()
+            gpu_limit.make_limit()
             _make_pool()
             reaper.reap()  # what died with the worker before; no other start may do it while a worker is about
         running["worker"] = _start(plan.home, "worker", _command("worker", plan), env)

@@ -20,10 +20,10 @@ from prefect.states import Completed, State
 
 from ivcore import steps
 from ivcore.config import TrainConfig
-from ivcore.remote import Unreachable
 from ivcore.steps import Step
-from ivcore.store import Artifact, Store
-from tasks import slots, tracking
+from ivcore.store.artifacts import Artifact, Store
+from ivcore.store.object_store import Unreachable
+from tasks import gpu_limit, tracking
 
 Reference = dict[str, Any]  # kind, key, rows of an artifact, and its row of the report's stages
 TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # a network disk that hiccups
@@ -83,7 +83,7 @@ def execute(where: Where, step: Step, label: str = "", train: TrainConfig | None
     home = Path(where.home)
     with contextlib.ExitStack() as turns:
         if train is not None:
-            turns.enter_context(slots.slot(train))
+            turns.enter_context(gpu_limit.slot(train))
         artifact = _make(where, step)
     made = reference(where, step, artifact, False)
     log.info("%s  done   %s rows, %.1f s", _title(where, step), artifact.rows, made["stage"]["wall_s"])

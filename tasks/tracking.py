@@ -21,7 +21,7 @@ from filelock import FileLock
 from ivcore.config import flatten
 from ivcore.errors import WorkError
 from ivcore.steps import Step
-from ivcore.store import Artifact
+from ivcore.store.artifacts import Artifact
 from tasks import runtime
 
 EXPERIMENT = "ivflow"

@@ -5,11 +5,19 @@ from typing import Any
 from prefect.states import State
 
 from ivcore import steps
-from ivcore.config import FeaturesConfig, FramesConfig, ModelConfig, Phase, StageConfig, TrainConfig
+from ivcore.config import (
+    FeaturesConfig,
+    FramesConfig,
+    ModelConfig,
+    Phase,
+    StageConfig,
+    TrainConfig,
+)
 from ivcore.errors import WorkError
-from ivcore.steps import Log, Step
-from ivcore.store import Artifact, Draft
-from ivcore.train import policy
+from ivcore.steps import Step
+from ivcore.store.artifacts import Artifact, Draft
+from ivcore.store.log import Log
+from ivcore.train import retraining
 from tasks import registry
 from tasks.step import Reference, Where, execute, prefect_context, step_task
 
@@ -26,7 +34,7 @@ def keep(where: Where, id: str) -> State[Any]:
     found = where.store.get(id)
     record = found.record()
     inputs = {name: _named(where, input) for name, input in record["inputs"].items()}
-    step = Step(f"fit_{found.kind}", found.kind, record["config"], inputs, _trained, label=policy.phase(found))
+    step = Step(f"fit_{found.kind}", found.kind, record["config"], inputs, _trained, label=retraining.phase(found))
     return execute(where, step)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ivcore.data.shapes.drawing import encode
+from ivcore.datasets.shapes.drawing import encode
 
 
 def make(root: Path, num: int = 20) -> Path:

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import architecture
+from tests.architecture import ROOT
+
 HEAVY = ("torch", "prefect", "mlflow", "transformers", "pandas", "pyarrow", "duckdb", "numpy")
 
 
@@ -12,6 +13,29 @@ def _fresh(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_every_room_imports_the_rooms_below_it_and_no_file_is_in_a_ring():
+    graph = architecture.imports()
+    assert architecture.upwards(graph) == []
+    assert architecture.rings(graph) == []
+
+
+def test_an_import_upwards_and_a_ring_are_seen_inside_functions_too(tmp_path):
+    for path, code in {
+        "ivcore/__init__.py": "",
+        "ivcore/video/__init__.py": "",
+        "ivcore/video/pool.py": "def late():\n    from ivcore.train import loop",
+        "ivcore/train/__init__.py": "",
+        "ivcore/train/loop.py": "import ivcore.video.pool",
+        "ivcore/attic.py": "from ivcore.video import pool",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(code)
+    graph = architecture.imports(tmp_path)
+    assert ("ivcore.video.pool", "ivcore.train.loop") in architecture.upwards(graph)
+    assert ("ivcore.attic", "ivcore.video.pool") in architecture.upwards(graph)  # no room of that name
+    assert architecture.rings(graph) == [["ivcore.train.loop", "ivcore.video.pool"]]
 
 
 def test_ivcore_brings_neither_prefect_nor_mlflow():

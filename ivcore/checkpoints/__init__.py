@@ -1,1 +1,1 @@
-"""Model files: published weights into a model folder, strictly, and back out under upstream's names."""
+"""Model folders: published weights in and out, strictly; load and save."""

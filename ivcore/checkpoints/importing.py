@@ -19,12 +19,28 @@ from ivcore.checkpoints import card
 from ivcore.checkpoints.account import Account, Convert, settle
 from ivcore.checkpoints.sources import Source, label, open_source
 from ivcore.checkpoints.weights import write_safetensors
-from ivcore.data.tokenizer import Tokenizer
-from ivcore.durable import aside, sync, sync_tree
 from ivcore.errors import UserError
-from ivcore.models import ClipConfig, ClipModel, S2Config, S2Model, clip_config, load_size, s2_config, size_names
-from ivcore.models.convert import clip_state, clip_text_state, clip_tower_state, clip_vision_state, frames_of, s2_state
-from ivcore.models.shapes import VisionShape
+from ivcore.models import (
+    ClipConfig,
+    ClipModel,
+    S2Config,
+    S2Model,
+    clip_config,
+    load_size,
+    s2_config,
+    size_names,
+)
+from ivcore.models.convert import (
+    clip_state,
+    clip_text_state,
+    clip_tower_state,
+    clip_vision_state,
+    frames_of,
+    s2_state,
+)
+from ivcore.models.dimensions import VisionShape
+from ivcore.store.durable import aside, sync, sync_tree
+from ivcore.text.tokenizer import Tokenizer
 
 RECORD = "import.json"
 SCHEMA = 1

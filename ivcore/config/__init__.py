@@ -7,10 +7,25 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from ivcore.config.branch import Branch, Json, Language, TextClass, one_of, when_set
+from ivcore.config.branch import (
+    Branch,
+    Json,
+    Language,
+    TextClass,
+    one_of,
+    when_set,
+)
 from ivcore.config.data import DataConfig, FeaturesConfig, FramesConfig, PartConfig, SyntheticConfig
 from ivcore.config.train import ModelConfig, Phase, StageConfig, TrainConfig
-from ivcore.config.values import RUNS, flatten, merge, named_run, override, read_toml, toml_value
+from ivcore.config.values import (
+    RUNS,
+    flatten,
+    merge,
+    named_run,
+    override,
+    read_toml,
+    toml_value,
+)
 from ivcore.errors import UserError
 
 __all__ = [
@@ -61,7 +76,7 @@ class EvalConfig(Branch):
     kv_gb: float = when_set(
         0.25, "Keys and values that a timed server keeps for matching, GB; what is beyond is read folded.", ge=0
     )
-    prompts: str = Field("actions16", description="Prompts of classification: a file of ivcore/prompts.")
+    prompts: str = Field("actions16", description="Prompts of classification: a file of ivcore/retrieval/prompts.")
     bootstrap: int = Field(
         2000, ge=100, description="Bootstrap samples behind each interval, drawn by family of clips."
     )

@@ -4,7 +4,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ivcore.config.branch import PACKAGE, Branch, Language, one_of, speed_only, when_set
+from ivcore.config.branch import (
+    PACKAGE,
+    Branch,
+    Language,
+    one_of,
+    speed_only,
+    when_set,
+)
 
 
 class SyntheticConfig(Branch):
@@ -38,9 +45,9 @@ class DataConfig(Branch):
 
     dataset: str = one_of(
         "synthetic",
-        PACKAGE / "data" / "datasets",
+        PACKAGE / "datasets" / "sets",
         ".py",
-        "A file of ivcore/data/datasets: synthetic (made up), folder, mix (of several), msrvtt, ...",
+        "A file of ivcore/datasets/sets: synthetic (made up), folder, mix (of several), msrvtt, ...",
     )
     root: str | None = Field(
         None, description="Folder that holds your videos; every path of the annotation is inside it."

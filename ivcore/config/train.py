@@ -5,7 +5,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ivcore.config.branch import PACKAGE, Branch, Language, one_of, speed_only, when_set
+from ivcore.config.branch import (
+    PACKAGE,
+    Branch,
+    Language,
+    one_of,
+    speed_only,
+    when_set,
+)
 
 
 class ModelConfig(Branch):

@@ -1,1 +1,1 @@
-"""The three losses: contrast (vtc), matching (vtm), masked words (mlm). One loss a file, pure functions, float32."""
+"""Embeddings, states and logits go in, a loss comes out; one loss a file."""

@@ -3,7 +3,14 @@
 from transformers import AutoConfig, AutoModel
 
 from ivcore.models.clip import ClipModel, build_clip, clip_from_s2
-from ivcore.models.config import ClipConfig, S2Config, clip_config, load_size, s2_config, size_names
+from ivcore.models.config import (
+    ClipConfig,
+    S2Config,
+    clip_config,
+    load_size,
+    s2_config,
+    size_names,
+)
 from ivcore.models.s2 import S2Model, build_s2
 
 for _config, _model in ((S2Config, S2Model), (ClipConfig, ClipModel)):

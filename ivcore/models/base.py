@@ -11,7 +11,7 @@ from transformers.initialization import no_init_weights
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from ivcore.errors import UserError
-from ivcore.models.initial import initialise
+from ivcore.models.init_weights import initialise
 
 # Buffers that old files carry and that are computed here: transformers 4.28 saved them.
 IGNORED_KEYS = ("rotary_emb.inv_freq", "embeddings.position_ids")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel
 
-from ivcore.models.shapes import PlainBertShape
+from ivcore.models.dimensions import PlainBertShape
 from ivcore.models.text import bert_config
 
 

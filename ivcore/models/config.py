@@ -7,7 +7,14 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ivcore.errors import UserError
-from ivcore.models.shapes import CLIP_TEXT, BertShape, ClipTextShape, VisionShape, read_shape, read_text_shape
+from ivcore.models.dimensions import (
+    CLIP_TEXT,
+    BertShape,
+    ClipTextShape,
+    VisionShape,
+    read_shape,
+    read_text_shape,
+)
 
 
 class S2Config(PretrainedConfig):

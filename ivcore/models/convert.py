@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from ivcore.errors import UserError
-from ivcore.models import posembed
-from ivcore.models.shapes import VisionShape
+from ivcore.models import position_embedding
+from ivcore.models.dimensions import VisionShape
 
 LORA_SCALE = 2.0  # alpha 32 / rank 16, upstream's LLaMA wrapper
 COMPUTED = (r".*(rotary_emb\.inv_freq|embeddings\.position_ids)", "a buffer that is computed here")
@@ -88,7 +88,7 @@ def clip_vision_state(state: Mapping[str, Tensor], old: VisionShape, new: Vision
     found = _sort(state, DROP_S2_FOR_CLIP)
     table = "vision_encoder.pos_embed"
     if table in found.state:
-        found.state[table] = posembed.resize(found.state[table], old.grid, new.grid)
+        found.state[table] = position_embedding.resize(found.state[table], old.grid, new.grid)
     return found
 
 
@@ -161,7 +161,7 @@ def fit_table(table: Tensor, shape: VisionShape, side: int | None = None) -> Ten
         UserError: if the slots are no whole number of frames.
     """
     side = side or shape.grid[1]
-    return posembed.resize(table, (frames_of(table, side), side, side), shape.grid)
+    return position_embedding.resize(table, (frames_of(table, side), side, side), shape.grid)
 
 
 def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

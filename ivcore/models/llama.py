@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-from ivcore.models.shapes import LlamaShape
+from ivcore.models.dimensions import LlamaShape
 
 
 class LlamaTower(nn.Module):

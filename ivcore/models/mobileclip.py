@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ivcore.models.dimensions import MobileClipShape
 from ivcore.models.layers import LAYER_NORM_EPS, merge_heads, split_heads
-from ivcore.models.shapes import MobileClipShape
 
 
 class LayerNormFp32(nn.LayerNorm):

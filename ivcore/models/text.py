@@ -4,7 +4,7 @@ Shapes: B texts, L tokens, H hidden, V videos, N video tokens, P pairs, A heads,
 The layers are transformers' own. Layers below `fusion_layer` read text alone; those above also attend to the video
 between self-attention and feed-forward. A video's keys and values are projected once (`video_kv`) and read by every
 text it is paired with. There is no pooler: position 0 speaks for the text. `encode` and `fuse` are the written form;
-training takes `encode_unpadded` and `fuse_at`, the same for the tokens that count (ivcore/models/unpadded.py).
+training takes `encode_unpadded` and `fuse_at`, the same for the tokens that count (ivcore/models/text_unpadded.py).
 Source: InternVideo2 multi_modality, models/backbones/bert/xbert.py.
 """
 
@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertAttention, BertEmbeddings, BertLayer, BertOnlyMLMHead
 
-from ivcore.models import unpadded
+from ivcore.models import text_unpadded
+from ivcore.models.dimensions import BertShape, PlainBertShape
 from ivcore.models.layers import merge_heads, split_heads
-from ivcore.models.shapes import BertShape, PlainBertShape
 
 KeyValue = tuple[Tensor, Tensor]  # two times [V, A, N, D]
 MASKED = -10000.0  # added to the scores of padding; upstream's number, not minus infinity
@@ -90,11 +90,11 @@ class TextTower(nn.Module):
     def encode_unpadded(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The same without computing padding, whose states come back as zeros; arguments as in `encode`."""
         where = mask.flatten().nonzero()[:, 0]  # [S]
-        texts = unpadded.layout(where // mask.shape[1], len(mask))
+        texts = text_unpadded.layout(where // mask.shape[1], len(mask))
         embedded = self.bert.embeddings(ids)  # [B, L, H]
         states = embedded.flatten(0, 1).index_select(0, where)  # [S, H]
         for layer in self.bert.text():
-            states = self._run(unpadded.text_layer, layer, states, texts)
+            states = self._run(text_unpadded.text_layer, layer, states, texts)
         out = states.new_zeros(mask.numel(), states.shape[1]).index_copy(0, where, states)
         return out.unflatten(0, mask.shape)  # [B, L, H]
 
@@ -150,16 +150,16 @@ class TextTower(nn.Module):
             video_index = torch.arange(num_pairs, device=mask.device) % num_videos
         where = mask.flatten().nonzero()[:, 0]  # [S]
         pair = where // length
-        texts, videos = unpadded.layout(pair, num_pairs), unpadded.layout(video_index[pair], num_videos)
+        texts, videos = text_unpadded.layout(pair, num_pairs), text_unpadded.layout(video_index[pair], num_videos)
         found = states.flatten(0, 1).index_select(0, where)  # [S, H]
         *before, last = zip(self.bert.fusion(), kv, strict=True)
         for layer, (k, v) in before:
-            found = self._run(unpadded.fusion_layer, layer, found, texts, k, v, videos)
+            found = self._run(text_unpadded.fusion_layer, layer, found, texts, k, v, videos)
         asked = wanted.flatten()[where].nonzero()[:, 0]  # [W], in the order of the S tokens
-        ask_texts = unpadded.layout(pair[asked], num_pairs)
-        ask_videos = unpadded.layout(video_index[pair[asked]], num_videos)
+        ask_texts = text_unpadded.layout(pair[asked], num_pairs)
+        ask_videos = text_unpadded.layout(video_index[pair[asked]], num_videos)
         layer, (k, v) = last
-        return self._run(unpadded.fusion_layer, layer, found, texts, k, v, ask_videos, asked, ask_texts)  # [W, H]
+        return self._run(text_unpadded.fusion_layer, layer, found, texts, k, v, ask_videos, asked, ask_texts)  # [W, H]
 
     def fusion_states(
         self,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ivcore.errors import UserError
-from ivcore.models import posembed
+from ivcore.models import position_embedding
+from ivcore.models.dimensions import VisionShape
 from ivcore.models.layers import AttentionPool, Block, Decoder
-from ivcore.models.shapes import VisionShape
 
 
 class PatchEmbed(nn.Module):
@@ -113,7 +113,7 @@ class VisionTower(nn.Module):
             raise UserError(f"a tower with split tables takes its own {self.shape.num_frames} frames, not {num_frames}")
         for name in ("pos_embed", "clip_pos_embed"):
             if hasattr(self, name):
-                table = posembed.resize(getattr(self, name), self.shape.grid, new.grid)
+                table = position_embedding.resize(getattr(self, name), self.shape.grid, new.grid)
                 setattr(self, name, nn.Parameter(table, requires_grad=getattr(self, name).requires_grad))
         self.shape = new
 
@@ -174,7 +174,7 @@ class VisionTower(nn.Module):
         return self.clip_pos_embed
 
     def _over_time(self, table: Tensor) -> Tensor:
-        return posembed.image_table(table, self.shape.grid)
+        return position_embedding.image_table(table, self.shape.grid)
 
     def _is_image(self, video: Tensor) -> bool:
         return video.shape[1] == self.shape.tubelet_size and (self.shape.image_table or self.shape.grid[0] > 1)
@@ -187,7 +187,7 @@ class VisionTower(nn.Module):
         if video.shape[1] not in (shape.num_frames, shape.tubelet_size):
             raise ValueError(
                 f"this tower takes {shape.num_frames} frames (an image: {shape.tubelet_size}), got {video.shape[1]}; "
-                "another number of frames needs its position table resized (ivcore.models.posembed.resize)"
+                "another number of frames needs its position table resized (ivcore.models.position_embedding.resize)"
             )
 
 

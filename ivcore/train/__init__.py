@@ -1,1 +1,1 @@
-"""Training: one loop for s2 and clip, phase by phase."""
+"""A phase of s2 or clip: frames or features and the checkpoint before go in, the next checkpoint comes out."""

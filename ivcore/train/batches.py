@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ivcore.config import Phase
-from ivcore.data.loader import Captions
+from ivcore.datasets.captions import Captions
 from ivcore.errors import UserError
 
 GROUP = 8  # clips of a neighbour group: an anchor and 7 that the model confuses with it

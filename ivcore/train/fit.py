@@ -7,21 +7,22 @@ from typing import Any
 
 import torch
 
-from ivcore import schemas
+from ivcore.checkpoints import checkpoint
 from ivcore.config import TrainConfig
-from ivcore.data.loader import Captions
+from ivcore.datasets.captions import Captions
 from ivcore.errors import WorkError
 from ivcore.models import lora
 from ivcore.models.base import VideoTextModel
 from ivcore.models.freeze import apply_policy, digest, verify
-from ivcore.steps import Log
-from ivcore.store import Draft
-from ivcore.train import begin, checkpoint
+from ivcore.store import schemas
+from ivcore.store.artifacts import Draft
+from ivcore.store.log import Log
+from ivcore.train import setup
+from ivcore.train.frozen_texts import FrozenTexts, pays
 from ivcore.train.job import Job
 from ivcore.train.loop import Loop
 from ivcore.train.parallel import Ranks, whole
-from ivcore.train.tally import Tally
-from ivcore.train.texts import FrozenTexts, pays
+from ivcore.train.totals import Tally
 from ivcore.train.validate import Validation
 
 Result = dict[str, Any]  # rows, facts and measured of a record
@@ -52,15 +53,15 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     torch.set_num_threads(job.train.threads)
     device = ranks.device(job.train.device)
     captions = Captions(job.manifest)
-    model, tokenizer = begin.models(job, captions)
+    model, tokenizer = setup.models(job, captions)
     trained = apply_policy(model, phase.trainable)
     frozen = sorted(set(dict(model.named_parameters())) - set(trained))
     before = digest(model, frozen)
     kept = copy.deepcopy(model) if ranks.sharded or job.train.weights != "float32" else model  # whole, and float32
     _fit_memory(model, job.train)
     model.to(device).train()
-    source = begin.source(job)
-    batches = begin.batches(job, captions, model, tokenizer, source, device)
+    source = setup.source(job)
+    batches = setup.batches(job, captions, model, tokenizer, source, device)
     phase = batches.phase  # epochs counted out in steps
     look = Validation(job, captions, source) if job.stage.validate_every else None
     model.to(getattr(torch, job.train.weights))

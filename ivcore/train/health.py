@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ivcore.train.batches import Batch
-from ivcore.train.tally import Tally
+from ivcore.train.totals import Tally
 
 SPIKE = 6.0  # deviations above the running mean
 MEMORY = 0.98  # of the running mean, a step

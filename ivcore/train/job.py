@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcore.config import FeaturesConfig, ModelConfig, Phase, StageConfig, TrainConfig
-from ivcore.store import Artifact, Store
+from ivcore.store.artifacts import Artifact, Store
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from ivcore.errors import WorkError
-from ivcore.train.calls import calls
 from ivcore.train.launch import start
+from ivcore.train.rendezvous import calls
 from ivcore.train.stop import until_sigterm
 
 log_line = logging.getLogger("iv.train")

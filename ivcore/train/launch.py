@@ -16,9 +16,9 @@ from typing import Any
 
 import ivcore
 from ivcore.errors import UserError, WorkError
-from ivcore.steps import Log
-from ivcore.train.calls import call
+from ivcore.store.log import Log
 from ivcore.train.job import Job
+from ivcore.train.rendezvous import call
 from ivcore.train.stop import until_sigterm
 
 PR_SET_PDEATHSIG = 1

@@ -19,24 +19,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ivcore.config import Phase, StageConfig, TrainConfig
-from ivcore.data.loader import Features, normalise
-from ivcore.data.tokenizer import Tokenizer
 from ivcore.errors import UserError, WorkError
-from ivcore.metrics.embed import Encoder
+from ivcore.features.reader import Features
 from ivcore.models.base import VideoTextModel
-from ivcore.steps import Log
+from ivcore.retrieval.embed import Encoder
+from ivcore.store.log import Log
+from ivcore.text.tokenizer import Tokenizer
 from ivcore.train import health
 from ivcore.train.batches import Batch
-from ivcore.train.begin import Source
-from ivcore.train.draws import Draws
-from ivcore.train.gradcache import cached_backward
+from ivcore.train.frozen_texts import FrozenTexts
+from ivcore.train.gradient_cache import cached_backward
 from ivcore.train.objective import Inputs, Objective
-from ivcore.train.optim import adamw, set_lr
+from ivcore.train.optimizer import adamw, set_lr
 from ivcore.train.parallel import Ranks, whole
+from ivcore.train.random_draws import Draws
+from ivcore.train.setup import Source
 from ivcore.train.state import States, model_and_optimiser, restore
 from ivcore.train.stop import until_sigterm
-from ivcore.train.tally import Tally
-from ivcore.train.texts import FrozenTexts
+from ivcore.train.totals import Tally
+from ivcore.video.frames import normalise
 
 LOG_EVERY = 10  # steps between figures
 Look = Callable[[Encoder], float]  # R@1 on the validation split

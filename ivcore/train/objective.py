@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ivcore.config import Phase
-from ivcore.data.tokenizer import Tokenizer
 from ivcore.losses.mlm import mlm_loss
 from ivcore.losses.ranks import Gradient, gather, share
 from ivcore.losses.vtc import vtc_loss
 from ivcore.losses.vtm import vtm_loss
 from ivcore.models.base import VideoTextModel
 from ivcore.models.s2 import S2Model
-from ivcore.train.draws import Draws
+from ivcore.text.tokenizer import Tokenizer
+from ivcore.train.random_draws import Draws
 
 
 @dataclass(frozen=True)

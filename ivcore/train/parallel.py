@@ -15,9 +15,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ivcore.checkpoints import checkpoint
 from ivcore.models.base import VideoTextModel
 from ivcore.models.layers import Block
-from ivcore.train import checkpoint
 from ivcore.train.objective import Objective
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ivcore.checkpoints.weights import write_safetensors
-from ivcore.durable import sync
+from ivcore.store.durable import sync
 from ivcore.train.parallel import like
 
 SCHEMA = 1  # a state of another schema is not gone on from

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
-from ivcore.data.loader import Captions, Features, normalise
+from ivcore.datasets.captions import Captions
 from ivcore.errors import UserError
-from ivcore.metrics.embed import Encoder
-from ivcore.metrics.retrieval import ranks
-from ivcore.train.begin import Source
+from ivcore.features.reader import Features
+from ivcore.retrieval.embed import Encoder
+from ivcore.retrieval.ranking import ranks
 from ivcore.train.job import Job
+from ivcore.train.setup import Source
+from ivcore.video.frames import normalise
 
 BATCH = 128
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ivcore.config import merge
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 from tests import own_videos
 
 FEW = {"warmup_steps": 2, "steps": 30}

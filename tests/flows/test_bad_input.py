@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 from flows.cli import main
 from ivcore import steps
-from ivcore.catalog import QUESTIONS, query
-from ivcore.data.shapes.drawing import encode
+from ivcore.datasets.shapes.drawing import encode
 from ivcore.errors import WorkError
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
+from ivcore.store.catalog import QUESTIONS, query
 from tasks import runtime, tracking
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ WRITE = """
 import resource, signal, sys
 from pathlib import Path
 from ivcore.steps import Step, run
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
 store = Store(Path(sys.argv[1]))

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ivcore import schemas, steps
+from ivcore import steps
 from ivcore.config import parse
-from ivcore.data import decode, pool
 from ivcore.errors import UserError, WorkError
-from ivcore.store import Store
+from ivcore.store import schemas
+from ivcore.store.artifacts import Store
+from ivcore.video import decode, pool
 from tasks import cluster
 from tests import own_videos
-from tests.ivcore.data import breaking
+from tests.ivcore.video import breaking
 from tests.kill import hashes
 
 distributed = pytest.importorskip("distributed")

@@ -90,7 +90,7 @@ def test_again_everything_is_found_and_says_where_from(home, config, first):
     assert tags["reused_from.fit_s2.pretrain.plain.0"] == made["fit_s2"]["mlflow_run_id"]
     assert tags["reused_key.fit_s2.pretrain.plain.0"] == f"s2/{made['fit_s2']['key']}"
     assert len([t for t in tags if t.startswith("reused_from.")]) == 15
-    from ivcore.catalog import query
+    from ivcore.store.catalog import query
 
     assert query(home, "select count(*) from stages where cached")[1] == [(15,)]
 
@@ -108,7 +108,7 @@ def test_frozen_trunks_read_features(home):
     phases = [{"name": "pre", "steps": 1}, {"name": "match", "steps": 1, "trainable": "fusion"}]
     clip = [{"name": "pool", "steps": 1, "trainable": "clip"}, {"name": "deep", "steps": 1, "trainable": "clip_trunk"}]
     stages = train(parse({"train": {"s2": {"phases": phases}, "clip": {"phases": clip}}}), str(home))
-    from ivcore.store import Store
+    from ivcore.store.artifacts import Store
 
     inputs = {
         s["label"]: Store(home).get(f"{s['step'][4:]}/{s['key']}").record()["inputs"]
@@ -126,9 +126,9 @@ def test_frozen_trunks_read_features(home):
 
 def test_imported_weights_begin_a_stage_or_are_judged_as_they_are(home, tmp_path):
     from flows.evaluate import evaluate
-    from ivcore.data.tokenizer import Tokenizer
+    from ivcore.checkpoints import checkpoint
     from ivcore.models import build_clip, build_s2
-    from ivcore.train import checkpoint
+    from ivcore.text.tokenizer import Tokenizer
 
     for kind, words, build in (("s2", "bert", build_s2), ("clip", "llama", build_clip)):
         tokenizer = Tokenizer.train(["a red square"], 100, words)

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from ivcore import schemas, steps
+from ivcore import steps
 from ivcore.config import parse
 from ivcore.steps import Step
+from ivcore.store import schemas
 
 TRAIN, TEST = 20, 4
 

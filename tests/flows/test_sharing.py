@@ -42,7 +42,7 @@ def test_a_new_machine_finds_what_another_has_run_and_remakes_nothing(home, shar
 
 def test_gc_and_doctor_say_what_they_do_with_it(home, shared):
     from flows.cli import main
-    from ivcore.store import Store
+    from ivcore.store.artifacts import Store
 
     with Store(shared).write("s2", "unused", 1, {}, {}) as draft:
         draft.count(1)
@@ -59,7 +59,7 @@ def test_only_what_may_pass_is_tried_again():
     from prefect.states import Failed
 
     from ivcore.errors import UserError, WorkError
-    from ivcore.remote import Unreachable
+    from ivcore.store.object_store import Unreachable
     from tasks.step import _worth_retrying
 
     passing = [Unreachable("no answer"), OSError(errno.ESTALE, "stale")]

@@ -8,7 +8,7 @@ import pytest
 
 from ivcore.config import TrainConfig
 from ivcore.steps import Step
-from tasks import slots
+from tasks import gpu_limit
 from tasks.step import Where, execute
 
 
@@ -46,8 +46,8 @@ def together(home):
 
 def test_a_slot_is_for_one_run_at_a_time(home, together):
     assert together("always")  # there is no such limit yet, so nothing waits
-    slots.make_limit()
-    slots.make_limit()  # again: it stays
+    gpu_limit.make_limit()
+    gpu_limit.make_limit()  # again: it stays
     assert together("never") and together("cuda")  # not asked for: on a CPU, cuda asks for nothing
     assert not together("always", wait_s=2)  # as long as one waits for the other, that one has no slot
 
@@ -56,8 +56,8 @@ def test_the_number_of_slots_is_the_users(home):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
-    slots.make_limit()
+    gpu_limit.make_limit()
     with get_client(sync_client=True) as client:
-        client.update_global_concurrency_limit(slots.LIMIT, GlobalConcurrencyLimitUpdate(limit=3))
-        slots.make_limit()
-        assert client.read_global_concurrency_limit_by_name(slots.LIMIT).limit == 3
+        client.update_global_concurrency_limit(gpu_limit.LIMIT, GlobalConcurrencyLimitUpdate(limit=3))
+        gpu_limit.make_limit()
+        assert client.read_global_concurrency_limit_by_name(gpu_limit.LIMIT).limit == 3

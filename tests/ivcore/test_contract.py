@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ivcore import steps
-from ivcore.publish import publish
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
+from ivcore.verdict.publish import publish
 
-_spec = importlib.util.spec_from_file_location("made_up", Path(__file__).with_name("test_report.py"))
+_spec = importlib.util.spec_from_file_location("made_up", Path(__file__).with_name("verdict") / "test_report.py")
 made_up = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(made_up)
 

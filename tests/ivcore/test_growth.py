@@ -7,10 +7,19 @@ import pytest
 import torch
 
 from ivcore import steps
-from ivcore.config import DataConfig, FeaturesConfig, FramesConfig, ModelConfig, Phase, StageConfig, TrainConfig
-from ivcore.data.loader import Features, Frames
-from ivcore.data.shapes.drawing import encode
-from ivcore.store import Store
+from ivcore.config import (
+    DataConfig,
+    FeaturesConfig,
+    FramesConfig,
+    ModelConfig,
+    Phase,
+    StageConfig,
+    TrainConfig,
+)
+from ivcore.datasets.shapes.drawing import encode
+from ivcore.features.reader import Features
+from ivcore.store.artifacts import Store
+from ivcore.video.frames import Frames
 from tests import own_videos
 
 FRAMES = FramesConfig(shard_clips=4, workers=1)

@@ -6,7 +6,7 @@ import pytest
 
 from ivcore import config, steps
 from ivcore.errors import UserError
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 from tests import own_videos
 
 FEW = [

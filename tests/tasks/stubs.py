@@ -27,7 +27,7 @@ def _step(name, kind, config, inputs, label=""):
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the stubs in the place of ivcore.steps' functions, of ivcore.report and ivcore.publish."""
+    """Put the stubs in the place of ivcore.steps' functions, of ivcore.verdict.report and ivcore.verdict.publish."""
     stubs = {
         "ingest": lambda store, data: _step("ingest", "manifest", data.recipe(), {}),
         "decode": lambda store, data, frames, m, *later: _step("decode", "frames", frames.recipe(), {"manifest": m}),
@@ -46,12 +46,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(steps, name, stub)
-    publishing = ModuleType("ivcore.publish")
+    publishing = ModuleType("ivcore.verdict.publish")
     publishing.publish = _publish
-    monkeypatch.setitem(sys.modules, "ivcore.publish", publishing)
-    report = ModuleType("ivcore.report")
+    monkeypatch.setitem(sys.modules, "ivcore.verdict.publish", publishing)
+    report = ModuleType("ivcore.verdict.report")
     report.cells_of = lambda store, key: [{"model": "s2", "k": None, "r1": 50.0}, {"model": "clip", "k": 4, "r1": 40.0}]
-    monkeypatch.setitem(sys.modules, "ivcore.report", report)
+    monkeypatch.setitem(sys.modules, "ivcore.verdict.report", report)
 
 
 def _fit(kind, store, model, train, phase, manifest, inputs, init, features):

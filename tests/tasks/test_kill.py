@@ -9,7 +9,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from ivcore.steps import Step, run
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 
 def make(draft, log):
     for i in range(12):
@@ -54,7 +54,7 @@ def test_the_harness_sees_a_difference(command, unbroken, tmp_path):
 
 
 def test_a_killed_step_leaves_nothing_that_is_found(command, tmp_path):
-    from ivcore.store import Store
+    from ivcore.store.artifacts import Store
 
     gone = kill.kill(command(tmp_path), tmp_path, when_files=4)
     assert gone.landed and gone.files

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ivcore import schemas
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError, WorkError
-from ivcore.store import Store
+from ivcore.store import schemas
+from ivcore.store.artifacts import Store
 from tasks import promotion, registry, rescoring
 
 EVALUATION = EvalConfig(bootstrap=200)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 from tasks import registry, runtime, tracking
 
 

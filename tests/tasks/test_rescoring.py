@@ -2,7 +2,8 @@
 
 import pytest
 
-from ivcore import schemas, steps
+from ivcore import steps
+from ivcore.store import schemas
 from tasks import rescoring
 from tests.ivcore.train.chain import Chain
 

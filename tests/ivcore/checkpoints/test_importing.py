@@ -14,16 +14,16 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
+from ivcore.checkpoints import checkpoint
 from ivcore.checkpoints.account import BINS, listing, table
 from ivcore.checkpoints.exporting import export
 from ivcore.checkpoints.importing import import_weights, parse_model
-from ivcore.data.tokenizer import Tokenizer
 from ivcore.errors import UserError
 from ivcore.losses.vtc import vtc_loss
 from ivcore.models import S2Model, build_clip, build_s2, clip_config, clip_from_s2
 from ivcore.models.freeze import apply_policy, digest, verify
-from ivcore.store import sha256_file
-from ivcore.train import checkpoint
+from ivcore.store.artifacts import sha256_file
+from ivcore.text.tokenizer import Tokenizer
 
 transformers_logging.disable_progress_bar()
 ROOT = Path(__file__).parents[3]

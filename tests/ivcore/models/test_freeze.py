@@ -9,7 +9,14 @@ from ivcore.losses.vtc import vtc_loss
 from ivcore.losses.vtm import vtm_loss
 from ivcore.models import build_clip, build_s2, lora
 from ivcore.models.base import VideoTextModel
-from ivcore.models.freeze import FOR_MODEL, POLICIES, apply_policy, digest, trained_names, verify
+from ivcore.models.freeze import (
+    FOR_MODEL,
+    POLICIES,
+    apply_policy,
+    digest,
+    trained_names,
+    verify,
+)
 
 CASES = [(kind, policy) for kind, policies in FOR_MODEL.items() for policy in policies]
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from ivcore.models import S2Model, build_clip, build_s2
+from ivcore.models.dimensions import MobileClipShape
 from ivcore.models.mobileclip import MobileClipTower
-from ivcore.models.shapes import MobileClipShape
 
 
 @pytest.fixture(scope="module")

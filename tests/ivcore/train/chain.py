@@ -1,7 +1,7 @@
 """A handful of made-up videos and the artifacts made of them: what the tests of training share."""
 
 from ivcore import config, steps
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 
 SMALL = [
     "data.synthetic.train_clips=48",

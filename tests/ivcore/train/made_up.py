@@ -3,11 +3,11 @@
 import torch
 
 from ivcore.config import Phase, StageConfig, TrainConfig
-from ivcore.data.tokenizer import Tokenizer
 from ivcore.models import build_clip, build_s2
+from ivcore.text.tokenizer import Tokenizer
 from ivcore.train.batches import Batch
-from ivcore.train.draws import Draws
 from ivcore.train.loop import Loop
+from ivcore.train.random_draws import Draws
 
 WORDS = [
     "a",

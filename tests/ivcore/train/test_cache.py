@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ivcore import steps
-from ivcore.data.loader import Captions, Features
+from ivcore.checkpoints import checkpoint
+from ivcore.datasets.captions import Captions
+from ivcore.features.reader import Features
 from ivcore.models.vision import VisionTower
-from ivcore.train import checkpoint
 from tasks.data import _kept
 from tasks.step import Where
 from tasks.training import _source
@@ -71,5 +72,5 @@ def test_a_plan_to_recompute_stores_the_scored_split_and_trains_on_frames(chain,
 
     assert kept("always", 1e6) and not kept("never", 1e-6)
     assert kept("auto", 0.5)  # small: no question, and the demo's is smaller
-    monkeypatch.setattr("tasks.data.tokens_plan.disk_speed", lambda home: (1e8, 1e3))  # slower than any trunk
+    monkeypatch.setattr("tasks.data.plan.disk_speed", lambda home: (1e8, 1e3))  # slower than any trunk
     assert not kept("auto", 52.0)

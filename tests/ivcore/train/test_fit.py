@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from ivcore import config, schemas, steps
+from ivcore import config, steps
+from ivcore.checkpoints import checkpoint
 from ivcore.errors import UserError
-from ivcore.train import checkpoint, fit
+from ivcore.store import schemas
+from ivcore.train import fit
 from ivcore.train.loop import Loop
 
 
@@ -111,7 +113,7 @@ def test_looks_at_the_validation_split_are_on_the_curves_and_in_the_facts(chain)
 def test_without_captions_there_is_nothing_to_look_at(chain):
     phase = chain.config.train.clip.phases[0].model_copy(update={"languages": ("es",)})
     step = clip(chain, phase, "blind", {"validate_every": 3})
-    from ivcore.data.loader import Captions
+    from ivcore.datasets.captions import Captions
 
     with pytest.MonkeyPatch.context() as patch:
         texts = Captions.texts

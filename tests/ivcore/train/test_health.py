@@ -8,9 +8,9 @@ import torch
 from ivcore.config import Phase, StageConfig
 from ivcore.errors import UserError, WorkError
 from ivcore.models.freeze import digest
-from ivcore.train import health, optim
+from ivcore.train import health, optimizer
 from ivcore.train.state import model_and_optimiser
-from ivcore.train.tally import Tally
+from ivcore.train.totals import Tally
 from tests.ivcore.train import made_up
 
 
@@ -69,7 +69,7 @@ def test_a_jump_of_the_loss_is_a_spike_and_a_slow_rise_is_none():
 
 def test_published_schedule():
     phase = Phase(name="p", steps=100, warmup_steps=20, schedule="published", end_lr_factor=0.01)
-    factors = [optim.lr_factor(phase, s) for s in range(100)]
+    factors = [optimizer.lr_factor(phase, s) for s in range(100)]
     assert factors[0] == 0.01 and factors[10] == 0.5 and factors[20] == 1.0
     assert factors[60] == pytest.approx(0.5) and min(factors) == 0.01 and factors[99] < 0.011
 
@@ -77,7 +77,7 @@ def test_published_schedule():
 def test_groups_hold_every_trained_parameter_once_under_its_own_rate():
     model = made_up.parts("s2")[0]
     stage = StageConfig(phases=(), different_lr={"itm_head": 10.0, r"text_encoder\.cls": 0.5})
-    groups = optim.groups(model, stage)
+    groups = optimizer.groups(model, stage)
     name_of = {id(p): n for n, p in model.named_parameters()}
     found = {name_of[id(p)]: (g["factor"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert found.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
@@ -85,8 +85,8 @@ def test_groups_hold_every_trained_parameter_once_under_its_own_rate():
     assert found["text_encoder.cls.predictions.bias"][0] == 0.5
     assert found["temp"] == (1.0, 0.0) and found["vision_encoder.pos_embed"] == (1.0, 0.0)
     assert found["text_encoder.bert.embeddings.word_embeddings.weight"] == (1.0, 0.02)
-    optimiser = optim.adamw(model, stage, Phase(name="p", steps=9, warmup_steps=0))
-    lr = optim.set_lr(optimiser, stage, Phase(name="p", steps=9, warmup_steps=0), 0)
+    optimiser = optimizer.adamw(model, stage, Phase(name="p", steps=9, warmup_steps=0))
+    lr = optimizer.set_lr(optimiser, stage, Phase(name="p", steps=9, warmup_steps=0), 0)
     assert {g["lr"] for g in optimiser.param_groups} == {lr, 10 * lr, lr / 2}
 
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from ivcore import config, schemas, steps
+from ivcore import config, steps
+from ivcore.checkpoints import checkpoint
 from ivcore.errors import WorkError
-from ivcore.train import checkpoint, loop
+from ivcore.store import schemas
+from ivcore.train import loop
 from tests.ivcore.train.chain import SMALL, Chain
 
 LORA = ("self_attn.q_proj.weight", "self_attn.v_proj.weight")

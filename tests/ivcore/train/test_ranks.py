@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ivcore.train.draws import Draws
+from ivcore.train.random_draws import Draws
 from tests.ivcore.train import ranks_run
 
 ROOT = Path(__file__).parents[3]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ivcore.store import Store
-from ivcore.train.draws import Draws
+from ivcore.store.artifacts import Store
+from ivcore.train.random_draws import Draws
 from ivcore.train.state import States, model_and_optimiser
 from tests import kill
 from tests.ivcore.train import made_up

@@ -5,14 +5,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ivcore import schemas, steps
-from ivcore.catalog import query
+from ivcore import steps
+from ivcore.checkpoints import checkpoint
 from ivcore.config import FeaturesConfig, Phase, parse
-from ivcore.data.loader import Captions, Features, Frames, normalise
-from ivcore.data.views import Views
+from ivcore.datasets.captions import Captions
 from ivcore.errors import UserError
-from ivcore.train import checkpoint
+from ivcore.features.reader import Features
+from ivcore.store import schemas
+from ivcore.store.catalog import query
 from ivcore.train.batches import Batches
+from ivcore.video.frames import Frames, normalise
+from ivcore.video.views import Views
 from tests.ivcore.train.test_batches import CLIPS, MadeUpCaptions
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ivcore import config, steps
-from ivcore.store import Store
+from ivcore.store.artifacts import Store
 from tests.ivcore.train.chain import SMALL
 
 if __name__ == "__main__":

@@ -1,1 +1,0 @@
-"""From video files and captions to tensors: data sets, ingest, decoding, loading, tokenizing."""

@@ -1,0 +1,114 @@
+"""Your own videos: a folder, and if you have captions an annotation file beside it."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ivcore.config import DataConfig
+from ivcore.datasets import annotations, files
+from ivcore.datasets.cards import Card
+from ivcore.datasets.digests import digest
+from ivcore.errors import UserError
+from ivcore.store.artifacts import Store, sha256_file
+
+CARD = Card(
+    name="A folder of videos",
+    split="train, val, test: as you say, else data.shares by content",
+    caption_rule="each",
+    languages=annotations.LANGUAGES,
+    licence="that of your videos",
+    citation="none",
+)
+LONG_WORDS = 32  # a caption of more words is long
+WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")  # Chinese has no spaces: each character counts as one
+
+Row = dict[str, Any]
+
+
+def recipe(store: Store, data: DataConfig) -> dict[str, Any]:
+    """Digests of the annotation file and of the bytes of every video; where the folder lies does not matter."""
+    folder = files.root_folder(data)
+    given = _given(data, folder)
+    shares = {} if all(row["split"] for row in given) else {"shares": list(data.shares)}
+    file = sha256_file(Path(data.annotations)) if data.annotations else None
+    videos = files.digests(store, folder, (row["path"] for row in given))
+    return {"dataset": "folder", "annotations_sha256": file, **videos, **shares}
+
+
+def root(store: Store, data: DataConfig) -> Path:
+    """data.root, resolved; UserError when it is not a folder."""
+    return files.root_folder(data)
+
+
+def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
+    """Clips and captions. Rows of the annotation that name the same clip give it several captions.
+
+    Raises:
+        UserError: a path leaves the root, or rows of one clip contradict each other.
+    """
+    clips: dict[str, Row] = {}
+    captions: list[Row] = []
+    for given in _given(data, root):
+        clip_id = given["clip_id"] or _clip_id(given)
+        clip = {
+            "clip_id": clip_id,
+            "path": given["path"],
+            "split": given["split"] or _split(root / given["path"], data.shares),
+            "family": given["family"] or clip_id,
+            "start_s": given["start_s"],
+            "end_s": given["end_s"],
+        }
+        if clips.setdefault(clip_id, clip) != clip:
+            raise UserError(f"clip {clip_id!r} stands twice in {data.annotations} with other path, times or split")
+        for text in given["captions"]:
+            captions.append(
+                {
+                    "caption_id": f"{clip_id}#{len(captions):07d}",
+                    "clip_id": clip_id,
+                    "language": given["language"],
+                    "text_class": "long" if len(WORD.findall(text)) > LONG_WORDS else "short",
+                    "caption": text,
+                }
+            )
+    return list(clips.values()), captions
+
+
+def _given(data: DataConfig, folder: Path) -> list[Row]:
+    """Rows of the annotation, or one for every video of the folder; each path is inside the folder."""
+    if data.annotations is not None:
+        out = annotations.read(Path(data.annotations))
+        for n, row in enumerate(out, 1):
+            row["path"] = files.inside(folder, row["path"], f"{data.annotations} row {n}")
+        return out
+    found = sorted(
+        Path(parent, name).relative_to(folder)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in files.KNOWN
+    )
+    if not found:
+        raise UserError(f"data.root = {str(folder)!r} holds no video; known are {' '.join(files.KNOWN)}")
+    empty = {"split": None, "start_s": None, "end_s": None, "captions": [], "language": "en"}
+    return [
+        {**empty, "path": files.inside(folder, str(path), f"{folder}"), "clip_id": None, "family": None}
+        for path in found
+    ]
+
+
+def _clip_id(row: Row) -> str:
+    if row["start_s"] is None and row["end_s"] is None:
+        return str(row["path"])
+    end = "" if row["end_s"] is None else f"{row['end_s']:g}"
+    return f"{row['path']}@{row['start_s'] or 0:g}-{end}"
+
+
+def _split(path: Path, shares: tuple[float, float, float]) -> str:
+    """Drawn by content, so that copies of a video stay in one split and a new video moves no other."""
+    found = digest(path)
+    text = found if len(found) == 64 else path.name
+    number = int(hashlib.sha256(f"split {text}".encode()).hexdigest(), 16)
+    drawn = (number % 10 + number // 10 % 100 / 100) / 10
+    train, val, _ = shares
+    return "train" if drawn < train else "val" if drawn < train + val else "test"

@@ -1,0 +1,1 @@
+"""Frames and a frozen vision tower go in, its tokens and pooled vectors come out, on disk."""

@@ -1,0 +1,50 @@
+"""Features that an earlier run made of the same clips with the same tower: of a data set that grew, most of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ivcore.features.reader import Features
+from ivcore.store import schemas
+from ivcore.store.artifacts import Artifact, Store
+from ivcore.store.versions import VERSIONS
+
+
+class Earlier:
+    """The features artifact of the same recipe that shares most clips with these frames; perhaps none."""
+
+    def __init__(self, store: Store, recipe: Mapping[str, Any], frames: Artifact) -> None:
+        """Reads indexes and pooled vectors; tokens are read as they are asked for."""
+        here = _spots(frames)
+        self._features: Features | None = None
+        self._same: set[str] = set()  # clips whose frames are the very same bytes
+        best = ""
+        for id, record in store.records("features"):
+            if record["version"] != VERSIONS["features"] or record["config"] != recipe:
+                continue
+            kind, _, key = record["inputs"]["frames"].partition("/")
+            source = store.find(kind, key)
+            there = _spots(source) if source else {}
+            same = {clip_id for clip_id, spot in here.items() if there.get(clip_id) == spot}
+            if len(same) > len(self._same):
+                best, self._same = id, same
+        if best:
+            self._features = Features(store.get(best))
+
+    def has(self, clip_id: str, view: int) -> bool:
+        """Whether this view of the clip is there."""
+        return clip_id in self._same and self._features is not None and self._features.holds(clip_id, view)
+
+    def get(self, clip_ids: Sequence[str], view: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+        """([B, L, C] in the type that was stored, pooled float32 [B, P]) of clips that it has."""
+        assert self._features is not None
+        rows = self._features.rows_of(clip_ids)
+        tokens = self._features.tokens(rows, [view] * len(rows))
+        return tokens.numpy().astype(dtype), self._features.pooled(rows).numpy()
+
+
+def _spots(frames: Artifact) -> dict[str, tuple[str, int]]:
+    """Where the frames of each clip lie; of none where frames are not kept."""
+    rows = schemas.rows(frames.path / "index.parquet", schemas.FRAMES)
+    return {row["clip_id"]: (row["shard"], row["row"]) for row in rows if row["shard"] is not None}

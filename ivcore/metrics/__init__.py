@@ -1,1 +1,0 @@
-"""Retrieval metrics, matching as a second look, and how sure a difference is."""

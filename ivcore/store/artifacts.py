@@ -1,0 +1,264 @@
+"""The artifact store: one finished step is one folder, artifacts/KIND/KEY, and if the folder is there the step is done.
+
+The key is a hash of the recipe (kind, step version, config branch, input keys). A folder is written under a temporary
+name, record.json last, synced and renamed, so nothing half-written is ever seen and a second writer of the same key
+throws its own copy away.
+
+With IV_REMOTE set, machines share artifacts through an object store: what is finished here is sent there, after all
+that it stands on, and what is there and not here is fetched when it is asked for.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import resource
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ivcore
+from ivcore.errors import UserError, WorkError
+from ivcore.store import object_store
+from ivcore.store.durable import aside, sync, sync_tree
+from ivcore.store.object_store import RECORD
+
+RECORD_SCHEMA = 1
+AT_ONCE = 256  # records read from the object store before the first is looked at
+said = logging.getLogger("iv.remote")
+_fetching = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A reference to a finished step: a few hundred bytes that tasks hand on instead of data."""
+
+    kind: str
+    key: str
+    path: Path
+    rows: int
+
+    @property
+    def id(self) -> str:
+        """`KIND/KEY`, as inputs are named in records and tags."""
+        return f"{self.kind}/{self.key}"
+
+    def record(self) -> dict[str, Any]:
+        """The whole record.json."""
+        record: dict[str, Any] = json.loads((self.path / RECORD).read_text())
+        return record
+
+    def stands_on(self) -> list[str]:
+        """Ids of what it was made from, and of the other shards that its index names."""
+        out = list(self.record()["inputs"].values())
+        index = self.path / "index.parquet"
+        if index.is_file():
+            import pyarrow.parquet as pq
+
+            if "shard" in pq.read_schema(index).names:
+                shards = pq.read_table(index, columns=["shard"]).column(0).unique().to_pylist()
+                out += [shard for shard in shards if shard not in (None, self.id)]
+        return out
+
+
+@dataclass
+class Draft:
+    """A folder being written. `facts` are results; `measured` are timings, which live in the record alone.
+
+    `superseded` are folders that go once the artifact is there: states of unfinished work.
+    """
+
+    path: Path
+    rows_in: int = 0
+    rows_ok: int = 0
+    rows_failed: int = 0
+    workers_cpu_s: float = 0.0  # of processes that are not its children: forked by a server, or the ones gone on from
+    facts: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    superseded: list[Path] = field(default_factory=list)
+    artifact: Artifact | None = None
+
+    def count(self, ok: int, failed: int = 0) -> None:
+        """State what became of the rows that came in: in = ok + failed."""
+        self.rows_in, self.rows_ok, self.rows_failed = ok + failed, ok, failed
+
+
+def key(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The key of a recipe: 24 hex digits of the sha256 of its canonical JSON."""
+    recipe = {"kind": kind, "version": version, "config": config, "inputs": inputs}
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in pieces."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+class Store:
+    """A workspace's artifacts."""
+
+    def __init__(self, home: Path, context: Mapping[str, str | None] | None = None) -> None:
+        """`context` (who runs this: mlflow_run_id, prefect_run_id) is written into every record."""
+        self.home = Path(home).absolute()
+        self.context = dict(context or {})
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where the artifact is or would be."""
+        return self.home / "artifacts" / kind / key
+
+    @property
+    def remote(self) -> object_store.Remote | None:
+        """The object store of IV_REMOTE."""
+        address = os.environ.get(object_store.ADDRESS)
+        return object_store.connect(address) if address else None
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """The finished artifact, fetched if it is not here; None where there is none."""
+        path = self.path(kind, key)
+        try:
+            text = (path / RECORD).read_bytes()
+        except FileNotFoundError:
+            return self._fetch(kind, key)
+        return Artifact(kind, key, path, _parsed(text, path)["rows_ok"])
+
+    def get(self, id: str) -> Artifact:
+        """The artifact named `KIND/KEY`; WorkError when it is gone."""
+        kind, _, key = id.partition("/")
+        found = self.find(kind, key)
+        if found is None:
+            there = f" nor in {self.remote.name}" if self.remote else ""
+            raise WorkError(f"artifact {id} is not in {self.home}{there}; run the step that makes it")
+        return found
+
+    def all(self, kind: str = "*") -> Iterator[Artifact]:
+        """Every finished artifact (of a kind) that is here, by kind and key."""
+        # Not of what is being written, or what a killed process left: its name begins with a point.
+        for path in sorted((self.home / "artifacts").glob(f"{kind}/[!.]*/{RECORD}")):
+            found = self.find(path.parent.parent.name, path.parent.name)
+            if found is not None:
+                yield found
+
+    def records(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Id and record of every finished artifact of a kind, here and then those that are only in the object store."""
+        here = set()
+        for artifact in self.all(kind):
+            here.add(artifact.id)
+            yield artifact.id, artifact.record()
+        if self.remote:
+            ids = [id for id in self.remote.ids(kind) if id not in here]
+            for part in (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)):
+                for id, text in zip(part, self.remote.records(part)):
+                    if text is not None:
+                        yield id, _parsed(text, f"{self.remote.name}/artifacts/{id}")
+
+    def share(self, artifact: Artifact) -> None:
+        """Send it to the object store, if there is one and it is not there, after what it stands on."""
+        if self.remote is None or self.remote.has([artifact.id])[0]:
+            return
+        below = artifact.stands_on()
+        for id, there in zip(below, self.remote.has(below)):
+            if not there and (self.path(*id.split("/")) / RECORD).is_file():  # what is gone here stays gone there
+                self.share(self.get(id))
+        self.remote.send(artifact.id, artifact.path)
+        said.info("%s sent to %s", artifact.id, self.remote.name)
+
+    def _fetch(self, kind: str, key: str) -> Artifact | None:
+        """The artifact from the object store, whole and checked; None where there is none."""
+        if self.remote is None:
+            return None
+        id, final = f"{kind}/{key}", self.path(kind, key)
+        (text,) = self.remote.records([id])
+        if text is None:
+            return None
+        record = _parsed(text, f"{self.remote.name}/artifacts/{id}")
+        with _fetching:
+            if not (final / RECORD).is_file():  # another thread may have been quicker
+                with _beside(final) as folder:
+                    self.remote.fetch(id, record["files"], folder)
+                    (folder / RECORD).write_bytes(text)
+                    _settle(folder, final)
+                said.info("%s fetched from %s", id, self.remote.name)
+        return Artifact(kind, key, final, record["rows_ok"])
+
+    @contextlib.contextmanager
+    def write(
+        self, kind: str, key: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]
+    ) -> Iterator[Draft]:
+        """Write the artifact of this recipe; on leaving, `draft.artifact` is the finished one (ours or another's)."""
+        final = self.path(kind, key)
+        start, cpu = time.monotonic(), _cpu_s()
+        with _beside(final) as folder:
+            draft = Draft(folder)
+            yield draft
+            record = {
+                "schema": RECORD_SCHEMA,
+                "kind": kind,
+                "key": key,
+                "version": version,
+                "config": dict(config),
+                "inputs": dict(inputs),
+                "rows_in": draft.rows_in,
+                "rows_ok": draft.rows_ok,
+                "rows_failed": draft.rows_failed,
+                "files": {
+                    p.relative_to(draft.path).as_posix(): sha256_file(p)
+                    for p in sorted(draft.path.rglob("*"))
+                    if p.is_file()
+                },
+                "facts": draft.facts,
+                "measured": draft.measured,
+                "code_version": ivcore.__version__,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "wall_s": round(time.monotonic() - start, 3),
+                "cpu_s": round(_cpu_s() - cpu + draft.workers_cpu_s, 3),
+                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                **{"mlflow_run_id": None, "prefect_run_id": None, **self.context},
+            }
+            (draft.path / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+            _settle(draft.path, final)
+            draft.artifact = Artifact(kind, key, final, draft.rows_ok)
+            for left in draft.superseded:
+                shutil.rmtree(left, ignore_errors=True)
+        self.share(draft.artifact)
+
+
+def _parsed(text: bytes, where: Path | str) -> dict[str, Any]:
+    """A record that can be read and is of this schema."""
+    try:
+        record: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise WorkError(f"{where}/{RECORD} is damaged; delete {where} and run again") from None
+    if record["schema"] != RECORD_SCHEMA:
+        raise UserError(f"{where}/{RECORD} has schema {record['schema']}, this version reads {RECORD_SCHEMA}")
+    return record
+
+
+def _beside(final: Path) -> contextlib.AbstractContextManager[Path]:
+    """A folder to write into, where a later process finds what a killed one left."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return aside(final)
+
+
+def _settle(folder: Path, final: Path) -> None:
+    """Bring a whole folder to the disk and to its place."""
+    sync_tree(folder)
+    try:
+        folder.rename(final)
+        sync(final.parent)
+    except OSError:  # another process finished the same key first: its copy stays
+        if not (final / RECORD).is_file():
+            raise
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and its finished children."""
+    me, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return me.ru_utime + me.ru_stime + children.ru_utime + children.ru_stime

@@ -1,0 +1,13 @@
+"""The step versions: raise a number when the step's bytes change for the same recipe."""
+
+VERSIONS = {
+    "videos": 2,
+    "manifest": 5,
+    "frame_shard": 3,
+    "frames": 3,
+    "features": 3,
+    "s2": 9,
+    "clip": 7,
+    "scores": 4,
+    "report": 20,
+}

@@ -1,0 +1,1 @@
+"""Captions go in, token ids come out."""

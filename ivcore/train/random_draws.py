@@ -1,0 +1,86 @@
+"""What chance decides in a step, as a pure function of seed, phase and step: nothing random has to be saved.
+
+Masks are drawn for the whole batch and each part of it takes its rows, so they do not depend on how many processes
+share the batch. Negatives of matching come from a part's own clips, as published, and are drawn for that part.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ivcore.config import Phase
+from ivcore.losses.mlm import mlm_corrupt
+from ivcore.losses.vtm import vtm_negatives
+from ivcore.models.masking import drop_mask, drop_scores
+from ivcore.text.tokenizer import Tokenizer
+
+MLM_PROBABILITY = 0.5  # as published
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of a step for part `part` of a batch that is worked through in `parts` equal parts.
+
+    Shapes: B rows of this part, N patches, L text tokens (at most `text_len`).
+    """
+
+    seed: int
+    phase: str
+    step: int
+    text_len: int
+    part: int = 0
+    parts: int = 1
+
+    def generator(self, what: str) -> torch.Generator:
+        """A CPU generator of its own for each thing that is drawn."""
+        return torch.Generator().manual_seed(self._seed(what))
+
+    def noise(self) -> None:
+        """Seed torch's global generators, which dropout and stochastic depth draw from."""
+        torch.manual_seed(self._seed(f"noise/{self.part}"))
+
+    def token_drop(self, num_videos: int, num_patches: int, ratio: float) -> Tensor:
+        """bool [B, 1+N], True = dropped."""
+        scores = drop_scores(self.parts * num_videos, num_patches, self.generator("tokens"))
+        return drop_mask(scores[self._rows(num_videos)], ratio)
+
+    def words(self, ids: Tensor, mask: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+        """(corrupted ids, labels), int64 [B, L] each; the padding of a batch plays no part in them."""
+        rows, length = self._rows(len(ids)), ids.shape[1]
+        whole = []
+        for own in (ids, mask):
+            all_rows = own.new_zeros(self.parts * len(own), self.text_len)
+            all_rows[rows, :length] = own
+            whole.append(all_rows)
+        assert tokenizer.mask_id is not None
+        corrupted, labels = mlm_corrupt(
+            *whole,
+            tokenizer.vocab_size,
+            tokenizer.mask_id,
+            tokenizer.special_ids,
+            MLM_PROBABILITY,
+            self.generator("words"),
+        )
+        return corrupted[rows, :length], labels[rows, :length]
+
+    def negatives(self, video: Tensor, text: Tensor, temp: Tensor, samples: Tensor, phase: Phase) -> list[Tensor]:
+        """(video for each text, text for each video), int64 [B] each: hard ones, some replaced by even draws.
+
+        From nothing, matching learns nothing if all it meets are swaps.
+        """
+        draw = self.generator(f"negatives/{self.part}")
+        hard = vtm_negatives(video, text, temp, samples, draw)
+        if not phase.even_negatives:
+            return list(hard)
+        even = vtm_negatives(video, text, 1e6, samples, draw)
+        easy = (torch.rand(len(samples), generator=draw) < phase.even_negatives).to(samples.device)
+        return [torch.where(easy, e, h) for e, h in zip(even, hard, strict=True)]
+
+    def _rows(self, count: int) -> slice:
+        return slice(self.part * count, (self.part + 1) * count)
+
+    def _seed(self, what: str) -> int:
+        text = f"{self.seed}/{self.phase}/{self.step}/{what}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

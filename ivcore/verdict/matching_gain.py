@@ -1,0 +1,58 @@
+"""What matching adds to the similarity it re-ranks, arm against arm: does the gain hang on who saw the hard negatives?
+
+A gain is R@1 of s2/match minus R@1 of s2/sim on the same queries; what is told here is one arm's gain minus another's.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from ivcore.config import EvalConfig
+from ivcore.retrieval import stats
+from ivcore.verdict.lineage import Scored, matching_stands
+from ivcore.verdict.tables import DIRECTIONS, Outcomes, Place
+
+MATCH, SIM = ("s2", "match"), ("s2", "sim")
+
+
+def between_arms(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[dict[str, Any]]:
+    """One row a pair of arms, language, class and direction, over the seeds both have.
+
+    Arms whose text tower moved after matching was last trained are left out: their matching reads states it never saw.
+    """
+    arms = list(dict.fromkeys(run.arm for run in runs if run.model == "s2" and matching_stands(run)))
+    places = list(dict.fromkeys(place for *_, place in found))
+    rows = [
+        _row(found, one, two, place, evaluation) for one, two in itertools.combinations(arms, 2) for place in places
+    ]
+    return [row for row in rows if row]
+
+
+def _row(found: Outcomes, one: str, two: str, place: Place, evaluation: EvalConfig) -> dict[str, Any]:
+    """Gain of arm `two` minus gain of arm `one`; empty when they were not asked the same queries."""
+    seeds = [s for arm, s, head, p in found if (arm, head, p) == (one, MATCH, place)]
+    sides = [[[found.get((arm, s, head, place)) for head in (MATCH, SIM)] for arm in (one, two)] for s in seeds]
+    first = [[o for arm in side for o in arm] for side in sides]
+    if not first or any(o is None or not np.array_equal(o.query, some[0].query) for some in first for o in some):
+        return {}
+    gain = [[(m.rank == 1) - (s.rank == 1).astype(float) for m, s in side] for side in sides]  # [seed][arm] -> [Q]
+    extra = [b - a for a, b in gain]
+    family = np.concatenate([some[0].family for some in first])
+    delta, low, high = stats.mean(np.concatenate(extra), family, evaluation.bootstrap, evaluation.seed)
+    language, text_class, direction = place
+    assert direction in DIRECTIONS
+    return {
+        "arm": one,
+        "arm_b": two,
+        "seeds": seeds,
+        "language": language,
+        "text_class": text_class,
+        "direction": direction,
+        "gain": round(100 * float(np.mean([a.mean() for a, _ in gain])), 4),
+        "gain_b": round(100 * float(np.mean([b.mean() for _, b in gain])), 4),
+        "delta": round(delta, 4),
+        "ci95": [round(low, 4), round(high, 4)],
+        "is_clear": low > 0 or high < 0,
+        "by_seed": [round(100 * float(e.mean()), 4) for e in extra],
+    }

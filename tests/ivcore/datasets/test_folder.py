@@ -1,0 +1,153 @@
+"""Your own videos: annotations of four kinds, paths that stay inside, mistakes named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ivcore import steps
+from ivcore.config import DataConfig
+from ivcore.datasets.captions import Captions
+from ivcore.datasets.sets import folder
+from ivcore.datasets.shapes.drawing import encode
+from ivcore.errors import UserError
+from ivcore.store import schemas
+from ivcore.store.artifacts import Store
+
+
+@pytest.fixture()
+def videos(tmp_path: Path) -> Path:
+    root = tmp_path / "videos"
+    (root / "sub").mkdir(parents=True)
+    for n, name in enumerate(["a.mp4", "sub/b.mp4", "c.MKV"]):
+        encode(root / name, np.full((6, 32, 48, 3), 40 * n, np.uint8), 5)
+    (root / "notes.txt").write_text("no video")
+    return root
+
+
+def annotated(videos: Path, text: str, name: str = "captions.csv") -> DataConfig:
+    file = videos.parent / name
+    file.write_text(text)
+    return DataConfig(dataset="folder", root=str(videos), annotations=str(file))
+
+
+def test_a_folder_alone(videos: Path, tmp_path: Path) -> None:
+    data = DataConfig(dataset="folder", root=str(videos))
+    store = Store(tmp_path / "store")
+    manifest = steps.run(steps.ingest(store, data), store)
+    rows = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
+    assert [r["clip_id"] for r in rows] == ["a.mp4", "c.MKV", "sub/b.mp4"]
+    assert all(r["error"] is None and r["width"] == 48 and r["height"] == 32 and r["fps"] == 5.0 for r in rows)
+    assert {r["split"] for r in rows} <= {"train", "val", "test"}
+    assert steps.ingest(store, data).key == manifest.key
+    (videos / "a.mp4").write_bytes((videos / "sub/b.mp4").read_bytes())
+    assert steps.ingest(store, data).key != manifest.key  # other bytes, other manifest
+    clips, _ = folder.rows(data, folder.root(store, data))
+    split = {c["clip_id"]: c["split"] for c in clips}
+    assert split["a.mp4"] == split["sub/b.mp4"]  # copies stay together
+
+
+def test_the_key_does_not_know_where_the_folder_lies(videos: Path, tmp_path: Path) -> None:
+    before = folder.recipe(Store(videos.parent), DataConfig(dataset="folder", root=str(videos)))
+    videos.rename(tmp_path / "moved")
+    assert folder.recipe(Store(videos.parent), DataConfig(dataset="folder", root=str(tmp_path / "moved"))) == before
+
+
+def test_captions_of_a_csv(videos: Path, tmp_path: Path) -> None:
+    long = "word " * 33
+    text = (
+        f"path,caption,language,split\na.mp4,one,en,test\na.mp4,uno,es,test\nsub/b.mp4,{long},,train\ngone.mp4,x,,val\n"
+    )
+    data = annotated(videos, text)
+    store = Store(tmp_path / "store")
+    manifest = steps.run(steps.ingest(store, data), store)
+    rows = {r["clip_id"]: r for r in schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST)}
+    assert (rows["gone.mp4"]["error"], rows["gone.mp4"]["sha256"], rows["a.mp4"]["error"]) == ("missing", "", None)
+    record = manifest.record()
+    assert (record["rows_in"], record["rows_ok"], record["rows_failed"]) == (3, 2, 1)
+    captions = Captions(manifest)
+    assert [t[1:] for t in captions.texts("en", "short", "test")] == [("a.mp4", "one")]
+    assert [t[1:] for t in captions.texts("es", "short", "test")] == [("a.mp4", "uno")]
+    assert [t[1] for t in captions.texts("en", "long", "train")] == ["sub/b.mp4"]
+    assert captions.clips("val") == [] and captions.family("a.mp4") == "a.mp4"
+
+
+def test_a_chinese_caption_is_as_long_as_its_characters(videos: Path) -> None:
+    text = f"path,caption,language\na.mp4,{'红' * 33},zh\na.mp4,{'红' * 32},zh\n"
+    _, captions = folder.rows(annotated(videos, text), videos)
+    assert [c["text_class"] for c in captions] == ["long", "short"]
+
+
+def test_four_kinds_of_annotation_say_the_same(videos: Path) -> None:
+    rows = [
+        {"path": "a.mp4", "caption": "one", "split": "test", "start_s": 0.2, "end_s": 0.8},
+        {"path": "c.MKV", "caption": "two", "split": "train", "start_s": None, "end_s": None},
+    ]
+    lines = [json.dumps(r) for r in rows]
+    table = "path,caption,split,start_s,end_s\na.mp4,one,test,0.2,0.8\nc.MKV,two,train,,\n"
+    pq.write_table(pa.Table.from_pylist(rows), videos.parent / "x.parquet")
+    configs = [
+        annotated(videos, table, "x.csv"),
+        annotated(videos, "\n".join(lines), "x.jsonl"),
+        annotated(videos, json.dumps(rows), "x.json"),
+        DataConfig(dataset="folder", root=str(videos), annotations=str(videos.parent / "x.parquet")),
+    ]
+    read = [folder.rows(c, videos) for c in configs]
+    assert read[0][0][0]["clip_id"] == "a.mp4@0.2-0.8" and read[0][1][1]["caption"] == "two"
+    assert all(r == read[0] for r in read)
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.mp4", "sub/../../secret.mp4", "/etc/passwd", "link.mp4", "linked/secret.mp4"]
+)
+def test_a_path_that_leaves_the_root_is_refused(videos: Path, path: str) -> None:
+    (videos.parent / "secret.mp4").write_bytes(b"secret")
+    (videos / "link.mp4").symlink_to(videos.parent / "secret.mp4")
+    (videos / "linked").symlink_to(videos.parent)
+    data = annotated(videos, f"path,caption\na.mp4,fine\n{path},x\n")
+    with pytest.raises(UserError, match=r"row 2: path = .*(secret|passwd|link)"):
+        folder.recipe(Store(videos.parent), data)
+    with pytest.raises(UserError, match="row 2"):
+        folder.rows(data, videos)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("x.csv", "path,caption\n", "has no rows"),
+        ("x.csv", "caption\nhello\n", "row 1 has no path, only caption"),
+        ("x.csv", "path,caption\na.mp4,one, two\n", "row 1 has more fields"),
+        ("x.csv", "path,captions\na.mp4,one\n", "row 1 has 'captions', which is not read; .* 'caption'"),
+        ("x.csv", "path,split\na.mp4,dev\n", "split = 'dev' is unknown"),
+        ("x.csv", "path,language\na.mp4,fr\n", "language = 'fr' is unknown"),
+        ("x.csv", "path,start_s,end_s\na.mp4,3,2\n", "end_s = 2 is not after start_s = 3"),
+        ("x.csv", "path,start_s\na.mp4,soon\n", "start_s = 'soon'"),
+        ("x.csv", "path,clip_id\na.mp4,1\nc.MKV,1\n", "clip '1' stands twice"),
+        ("x.jsonl", '{"path": "a.mp4"\n', "cannot be read as jsonl"),
+        ("x.json", "{}", "the outermost value is no list"),
+        ("x.jsonl", "3\n", "row 1 is 3"),
+        ("x.jsonl", '{"path": "a.mp4", "caption": 3}', "caption = 3"),
+        ("x.parquet", "no parquet", "cannot be read as parquet"),
+        ("x.xls", "path\n", "no known kind"),
+    ],
+)
+def test_mistakes_are_named(videos: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        folder.rows(annotated(videos, text, name), videos)
+
+
+def test_root_and_annotations_must_be_there(videos: Path, tmp_path: Path) -> None:
+    for data, said in [
+        (DataConfig(dataset="folder"), "data.root is not set"),
+        (DataConfig(dataset="folder", root=str(tmp_path / "none")), "is no folder"),
+        (DataConfig(dataset="folder", root=str(videos / "sub" / "b.mp4")), "is no folder"),
+        (DataConfig(dataset="folder", root=str(videos), annotations="none.csv"), "is no file"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            folder.recipe(Store(videos.parent), data)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no video"):
+        folder.recipe(Store(tmp_path), DataConfig(dataset="folder", root=str(tmp_path / "empty")))

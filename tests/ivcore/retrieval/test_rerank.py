@@ -1,0 +1,121 @@
+"""Re-ranking of both directions at once equals one query at a time; each video and pair is touched once."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from ivcore.models import build_s2, fusion_packed
+from ivcore.retrieval.rerank import rerank, unite
+
+TEXTS, VIDEOS, K = 11, 7, 3
+# the tiny size; one fusion layer, which is the first and the last; a projection before the fusion, as in s2-6B
+SHAPES = {"tiny": {}, "one layer": {"fusion_layer": 3}, "projected": {"fusion_width": 40}}
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def model(request):
+    model = build_s2("tiny", 60, 0, **SHAPES[request.param]).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())) * 0.05)
+    return model
+
+
+def texts(model, num: int) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, 15, (num,), generator=g)
+    mask = (torch.arange(14)[None] < lengths[:, None]).long()
+    ids = torch.randint(4, 60, (num, 14), generator=g) * mask
+    with torch.no_grad():
+        return model.encode_text(ids, mask), mask
+
+
+def candidates() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Video tokens, and the best of each direction by one similarity."""
+    g = torch.Generator().manual_seed(2)
+    tokens = torch.randn(VIDEOS, 65, 96, generator=g)
+    sim = torch.rand(TEXTS, VIDEOS, generator=g)
+    return tokens, sim.topk(K).indices.numpy(), sim.T.topk(K).indices.numpy()
+
+
+def plain(model, states, mask, tokens, t2v, v2t) -> dict[tuple[int, int], float]:
+    """As upstream: a query's candidates in one padded batch, keys and values projected for each of them."""
+    found = {}
+    with torch.no_grad():
+        for t, videos in enumerate(t2v):
+            rows = states[t].expand(K, -1, -1), mask[t].expand(K, -1)
+            logits = model.match(*rows, model.video_kv(tokens[videos]), torch.arange(K))[:, 1]
+            found |= {(t, int(v)): float(x) for v, x in zip(videos, logits)}
+        for v, some in enumerate(v2t):
+            kv = model.video_kv(tokens[v : v + 1].expand(K, -1, -1))
+            logits = model.match(states[some], mask[some], kv, torch.arange(K))[:, 1]
+            found |= {(int(t), v): float(x) for t, x in zip(some, logits)}
+    return found
+
+
+@pytest.mark.parametrize("max_bytes", [1 << 30, 400_000, 1])  # one block; some; one video, and it in parts
+def test_equals_one_query_at_a_time(model, max_bytes):
+    tokens, t2v, v2t = candidates()
+    states, mask = texts(model, TEXTS)
+    asked = []
+
+    def tokens_of(rows: np.ndarray) -> torch.Tensor:
+        asked.extend(rows.tolist())
+        return tokens[torch.from_numpy(rows)]
+
+    pairs = unite(t2v, v2t)
+    with mock.patch.object(fusion_packed, "keys_values", wraps=fusion_packed.keys_values) as projected:
+        logits = rerank(model, states, mask, tokens_of, pairs, max_bytes=max_bytes)
+    found = {(int(t), int(v)): float(x) for (t, v), x in zip(pairs, logits, strict=True)}
+    expected = plain(model, states, mask, tokens, t2v, v2t)
+    assert found.keys() == expected.keys()
+    assert [found[p] for p in expected] == pytest.approx(list(expected.values()), abs=1e-5)
+    assert asked == sorted(set(asked))
+    assert projected.call_count <= VIDEOS * len(model.text_encoder.bert.fusion())
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_keys_and_values_or_tokens_read_alike(model, folds):
+    tokens, t2v, v2t = candidates()
+    states, mask = texts(model, TEXTS)
+    expected = plain(model, states, mask, tokens, t2v, v2t)
+    with (
+        mock.patch.object(fusion_packed, "folding_pays", lambda layer, rows: folds),
+        mock.patch.object(fusion_packed, "keys_values", wraps=fusion_packed.keys_values) as projected,
+    ):
+        logits = rerank(model, states, mask, lambda rows: tokens[torch.from_numpy(rows)], unite(t2v, v2t))
+    assert bool(projected.call_count) is not folds
+    assert logits.tolist() == pytest.approx([expected[tuple(p)] for p in unite(t2v, v2t).tolist()], abs=1e-5)
+
+
+def test_without_onednn_the_same(model):
+    assert not torch.backends.mkldnn.is_available() or hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    tokens, t2v, v2t = candidates()
+    args = (model, *texts(model, TEXTS), lambda rows: tokens[torch.from_numpy(rows)], unite(t2v, v2t))
+    with mock.patch.object(fusion_packed, "_is_slow", lambda x: False):
+        expected = rerank(*args)
+    assert rerank(*args).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_bfloat16_is_near(model):
+    tokens, t2v, v2t = candidates()
+    args = (model, *texts(model, TEXTS), lambda rows: tokens[torch.from_numpy(rows)], unite(t2v, v2t))
+    exact, near = rerank(*args), rerank(*args, dtype=torch.bfloat16)
+    assert near.dtype == torch.float32
+    assert 0 < float((exact - near).abs().max()) < 0.05 * float(exact.abs().max())
+
+
+def test_bad_shapes_are_refused(model):
+    states, mask = texts(model, 2)
+    with pytest.raises(ValueError, match="masks"):
+        rerank(model, states, mask[:, :3], lambda rows: torch.zeros(len(rows), 65, 96), np.array([[0, 0]]))
+    with pytest.raises(ValueError, match="pairs name"):
+        rerank(model, states, mask, lambda rows: torch.zeros(len(rows), 65, 96), np.array([[5, 0]]))
+    with pytest.raises(ValueError, match="at the front"):
+        rerank(model, states, 1 - mask, lambda rows: torch.zeros(len(rows), 65, 96), np.array([[0, 0]]))
+
+
+def test_no_pairs(model):
+    assert rerank(model, *texts(model, 2), lambda rows: torch.zeros(0, 65, 96), np.empty((0, 2), int)).shape == (0,)
