@@ -71,7 +71,7 @@ def upwards(graph: Graph, order: Iterable[str] = ORDER) -> list[tuple[str, str]]
     """(module, imported) of every import that goes to a room above, or to or from a room the order does not know."""
     floor = {name: n for n, name in enumerate(order)}
     pairs = ((a, b) for a, others in graph.items() for b in sorted(others) if room(a) != room(b))
-    return [(a, b) for a, b in pairs if floor.get(room(a), -1) >= floor.get(room(b), -1)]
+    return [(a, b) for a, b in pairs if not {room(a), room(b)} <= set(floor) or floor[room(a)] > floor[room(b)]]
 
 
 def rings(graph: Graph) -> list[list[str]]:
