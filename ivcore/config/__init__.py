@@ -21,7 +21,7 @@ from ivcore.config.values import (
     RUNS,
     flatten,
     merge,
-    named_run,
+    named_values,
     override,
     read_toml,
     toml_value,
@@ -147,9 +147,7 @@ class RunConfig(Branch):
     def _fill_from_named_run(cls, values: Any) -> Any:
         """Read the named run under the values given, so `{"run": "demo"}` is a whole config."""
         if isinstance(values, dict) and values.get("run"):
-            named = read_toml(named_run(values["run"]))
-            below = named.get("run")  # a named run may begin with another one, which begins with none
-            return merge(merge(read_toml(named_run(below)) if below else {}, named), values)
+            return merge(named_values(values["run"]), values)
         return values
 
 

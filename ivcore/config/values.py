@@ -10,14 +10,6 @@ from ivcore.errors import UserError
 RUNS = PACKAGE / "runs"
 
 
-def named_run(name: str) -> Path:
-    """Path of a named run; UserError listing the known ones."""
-    path = RUNS / f"{name}.toml"
-    if not path.is_file():
-        raise UserError(f"no run is named {name!r}; known: {', '.join(sorted(p.stem for p in RUNS.glob('*.toml')))}")
-    return path
-
-
 def read_toml(path: Path) -> dict[str, Json]:
     """A TOML file as a dict; UserError naming file and line when it does not parse."""
     try:
@@ -26,6 +18,15 @@ def read_toml(path: Path) -> dict[str, Json]:
         raise UserError(f"no config file at {path}; give a path or a named run") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"{path} is not TOML: {e}") from None
+
+
+def named_values(name: str) -> dict[str, Json]:
+    """The values of a named run, over those of the run that it begins from; UserError listing the known ones."""
+    path = RUNS / f"{name}.toml"
+    if not path.is_file():
+        raise UserError(f"no run is named {name!r}; known: {', '.join(sorted(p.stem for p in RUNS.glob('*.toml')))}")
+    values = read_toml(path)
+    return merge(named_values(values["run"]), values) if values.get("run") else values
 
 
 def merge(base: dict[str, Json], over: dict[str, Json]) -> dict[str, Json]:
