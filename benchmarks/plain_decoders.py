@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from ivcore.video.decode_file import Decoded
-from ivcore.video.probe import preflight
+from ivcore.video.probe import open_video
 from ivcore.video.resize import resize
 from ivcore.video.sampling import middle
 
@@ -101,7 +101,7 @@ def torchcodec(path: Path) -> Decoded:
 
 def floor(path: Path) -> Decoded:
     """FFmpeg's decoder on the wanted frames and those they refer to; nothing is converted."""
-    with preflight(path) as video:
+    with open_video(path) as video:
         pts, keys = video.table.pts, sorted(video.table.keys)
         wanted = {pts[i] for i in middle(len(pts), T)}
         _single(video.container)

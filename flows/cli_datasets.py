@@ -17,7 +17,7 @@ def datasets_command(
 ) -> None:
     """List the data sets, or show the card of NAME: task, split, files and checksums, counts, licence, citation."""
     with reported(debug):
-        from ivcore.datasets.cards import found
+        from ivcore.datasets.published import counts
         from ivcore.errors import UserError
         from ivcore.names import module, names
 
@@ -25,16 +25,16 @@ def datasets_command(
         if name is None and check is not None:
             raise UserError(f"--check {check!r} needs the NAME of a data set: {', '.join(names(package))}")
         cards = {n: module(package, n).CARD.facts() for n in ([name] if name else names(package))}
-        counts = found(name, check, allow_unverified) if name and check else {}
+        found = counts(name, check, allow_unverified) if name and check else {}
         if as_json:
-            return emit({"datasets": cards, **({"check": counts} if check else {})})
+            return emit({"datasets": cards, **({"check": found} if check else {})})
         if name is None:
             return _list(cards)
         for field, value in cards[name].items():
             for n, line in enumerate(_lines(value)):
                 click.echo(f"{'' if n else field:<14}{line}")
         if check:
-            click.echo(f"\n{check}: as the card says; {counts['videos']} videos, {counts['captions']} captions")
+            click.echo(f"\n{check}: as the card says; {found['videos']} videos, {found['captions']} captions")
 
 
 def _list(cards: dict[str, dict[str, Any]]) -> None:

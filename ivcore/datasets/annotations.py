@@ -90,8 +90,8 @@ def _checked(row: Any, where: str) -> Row:
     if end_s is not None and end_s <= (start_s or 0.0):
         raise UserError(f"{where}: end_s = {end_s:g} is not after start_s = {start_s or 0.0:g}")
     names = {k: str(row[k]) if k in row else None for k in ("clip_id", "family")}
-    spot = {"path": row["path"], "split": split, "start_s": start_s, "end_s": end_s}
-    return {**spot, "captions": captions, "language": language, **names}
+    window = {"start_s": start_s, "end_s": end_s}
+    return {"path": row["path"], "split": split, **window, "captions": captions, "language": language, **names}
 
 
 def _seconds(row: Row, name: str, where: str) -> float | None:

@@ -11,12 +11,12 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ivcore.store.artifacts import sha256_file
-from ivcore.video.probe import Unusable, regular
+from ivcore.video.probe import Unusable, regular_file
 
 FILE = "digests.sqlite"  # in the workspace's cache; without it everything is read once
 SETTLED_S = 2.0
@@ -31,22 +31,24 @@ _known: dict[str, str] = {}  # of this process, by identity
 def remembered(home: Path, paths: Sequence[Path]) -> list[str]:
     """sha256 in hex of each file, or the reason why there is none; read are those that the workspace does not know."""
     out: list[str] = []
-    with _table(home / "cache" / FILE) as table, ThreadPoolExecutor() as threads:
+    place = home / "cache" / FILE
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(_database(place)) as database, ThreadPoolExecutor() as threads:
         for start in range(0, len(paths), PART):
             part, began = paths[start : start + PART], time.time()
-            seen = {identity(path, found): found for path in part if (found := _seen(path))}
-            have = _recall(table, list(seen))
+            seen = {identity(path, found): found for path in part if (found := _stat(path))}
+            have = _recall(database, list(seen))
             _known.update(have)
             out += threads.map(digest, part)
             settled = {name for name, found in seen.items() if found.st_ctime < began - SETTLED_S}
-            _keep(table, {name: _known[name] for name in settled & _known.keys() - have.keys()})
+            _keep(database, {name: _known[name] for name in settled & _known.keys() - have.keys()})
     return out
 
 
 def digest(path: Path) -> str:
     """sha256 of the file's bytes in hex, or the reason why there is none; read once while the file stays as it is."""
     try:
-        name = identity(path, regular(path))
+        name = identity(path, regular_file(path))
         if name not in _known:
             _known[name] = sha256_file(path)
         return _known[name]
@@ -58,7 +60,7 @@ def digest(path: Path) -> str:
 
 def known(path: Path) -> str | None:
     """sha256 in hex of a file that this process has read, and that is as it was."""
-    found = _seen(path)
+    found = _stat(path)
     return _known.get(identity(path, found)) if found else None
 
 
@@ -67,48 +69,36 @@ def identity(path: Path, found: os.stat_result) -> str:
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {path}"
 
 
-def _seen(path: Path) -> os.stat_result | None:
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        return regular(path)
+        return regular_file(path)
     except (Unusable, OSError):
         return None
 
 
-@contextlib.contextmanager
-def _table(place: Path) -> Iterator[sqlite3.Connection | None]:
-    """The workspace's memory, made anew where it is damaged; None where it cannot be had: it only saves time."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    table = None
-    for _ in range(2):
-        try:
-            table = sqlite3.connect(place, timeout=WAIT_S)
-            table.execute(TABLE)
-            break
-        except sqlite3.OperationalError as e:  # locked, or no room
-            log.warning("%s: %s; every video is read", place, e)
-            table = None
-            break
-        except sqlite3.DatabaseError as e:
-            log.warning("%s: %s; it is made anew", place, e)
-            table = None
-            place.unlink(missing_ok=True)
+def _database(place: Path | str) -> sqlite3.Connection:
+    """The workspace's memory, made anew where it is damaged; an empty one where it cannot be had."""
     try:
-        yield table
-    finally:
-        if table is not None:
-            table.close()
+        database = sqlite3.connect(place, timeout=WAIT_S)
+        database.execute(TABLE)
+        return database
+    except sqlite3.OperationalError as e:  # locked, or no room
+        log.warning("%s: %s; every video is read", place, e)
+        return _database(":memory:")
+    except sqlite3.DatabaseError as e:
+        log.warning("%s: %s; it is made anew", place, e)
+        Path(place).unlink(missing_ok=True)
+        return _database(place)
 
 
-def _recall(table: sqlite3.Connection | None, names: list[str]) -> dict[str, str]:
+def _recall(database: sqlite3.Connection, names: list[str]) -> dict[str, str]:
     out: dict[str, str] = {}
     with contextlib.suppress(sqlite3.Error):
-        for name in names if table else []:
-            out |= dict(table.execute("SELECT identity, sha256 FROM digests WHERE identity = ?", (name,)))  # type: ignore[union-attr]
+        for name in names:
+            out |= dict(database.execute("SELECT identity, sha256 FROM digests WHERE identity = ?", (name,)))
     return out
 
 
-def _keep(table: sqlite3.Connection | None, new: dict[str, str]) -> None:
-    with contextlib.suppress(sqlite3.Error):
-        if table and new:
-            with table:
-                table.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", new.items())
+def _keep(database: sqlite3.Connection, new: dict[str, str]) -> None:
+    with contextlib.suppress(sqlite3.Error), database:
+        database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", new.items())

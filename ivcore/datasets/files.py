@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: its folder, paths that stay inside it, and one digest over all videos."""
+"""The files of a data set: its folder, paths that stay inside it, and one digest over all videos."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from ivcore.datasets.digests import remembered
 from ivcore.errors import UserError
 from ivcore.store.artifacts import Store
 
-KNOWN = (
+VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts"),
     *(".mts", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".ogg", ".gif", ".vob", ".mxf"),
 )
@@ -44,10 +44,10 @@ def digests(store: Store, folder: Path, paths: Iterable[str]) -> dict[str, Any]:
 
 
 def on_disk(folder: Path, path: str, where: str) -> str:
-    """The path below the folder, with the ending that the file has there: many keep their videos as mp4."""
+    """The path below the folder, with the suffix that the file has there: many keep their videos as mp4."""
     path = inside(folder, path, where)
     if not (folder / path).exists():
-        there = (Path(path).with_suffix(ending) for ending in KNOWN)
+        there = (Path(path).with_suffix(suffix) for suffix in VIDEO_SUFFIXES)
         return next((p.as_posix() for p in there if (folder / p).exists()), path)
     return path
 

@@ -1,6 +1,6 @@
 """Step 1: a data set's rows -> manifest.parquet and captions.parquet, with probed facts and the sha256 of each file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,21 +12,19 @@ from ivcore.datasets import digests
 from ivcore.errors import UserError
 from ivcore.store import schemas
 from ivcore.store.artifacts import Draft, Store, sha256_file
+from ivcore.store.log import Log
 from ivcore.video import images, pool
-from ivcore.video.probe import Unusable, probe, regular
+from ivcore.video.probe import Unusable, probe, regular_file
 
 SPLITS = ("test", "val", "train")
 FACTS = ("duration_s", "width", "height", "fps", "codec")
 DEADLINE_S = 60.0  # for the header of a file and its sha256
 
+Row = dict[str, Any]
+EMPTY: Row = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": None}
 
-def write_manifest(
-    draft: Draft,
-    dataset: ModuleType,
-    store: Store,
-    data: DataConfig,
-    log: Callable[[Mapping[str, float], int], None],
-) -> None:
+
+def write_manifest(draft: Draft, dataset: ModuleType, store: Store, data: DataConfig, log: Log) -> None:
     """Write both tables, sorted by clip_id and caption_id; a file that cannot be used is a row with an error.
 
     Raises:
@@ -41,11 +39,11 @@ def write_manifest(
     clips = sorted(clips, key=lambda c: c["clip_id"])
     paths = sorted({c["path"] for c in clips})
     spent: list[float] = []
-    looked = dict(zip(paths, _look(root, paths, log, spent.append)))
+    probed = dict(zip(paths, _probed(root, paths, log, spent.append)))
     draft.workers_cpu_s = sum(spent)
     usual = {"source": data.dataset, "weight": 1}
-    rows = [{**usual, **clip, **looked[clip["path"]], "media": _media(clip["path"])} for clip in clips]
-    kept = _once(rows)
+    rows = [{**usual, **clip, **probed[clip["path"]], "media": _media(clip["path"])} for clip in clips]
+    kept = _marked(rows)
     captions = [{**caption, "clip_id": kept.get(caption["clip_id"], caption["clip_id"])} for caption in captions]
     failed = sum(row["error"] is not None for row in rows)
     schemas.write(draft.path / "manifest.parquet", rows, schemas.MANIFEST)
@@ -58,21 +56,16 @@ def write_manifest(
     draft.facts |= {"duplicates": len(kept)}
 
 
-def _look(
-    root: Path,
-    paths: list[str],
-    log: Callable[[Mapping[str, float], int], None],
-    spent: Callable[[float], None],
-) -> list[dict[str, Any]]:
-    """What `look` says of each file, in order; a file that hangs the prober is given up."""
-    out: list[dict[str, Any]] = []
+def _probed(root: Path, paths: list[str], log: Log, spent: Callable[[float], None]) -> list[Row]:
+    """What `file_row` says of each file, in order; a file that hangs the prober is given up."""
+    out: list[Row] = []
     failed = 0
     # What the recipe read is not read again; the rest has a deadline there.
-    known = ((root / path, digests.known(root / path)) for path in paths)
-    outcomes = pool.run(look, known, pool.num_workers(0), DEADLINE_S, spent=spent)
+    files = ((root / path, digests.known(root / path)) for path in paths)
+    outcomes = pool.run(file_row, files, pool.num_workers(0), DEADLINE_S, spent=spent)
     for found in tqdm(outcomes, "ingest", len(paths), unit="file", disable=None):
         if isinstance(found, pool.Lost):
-            found = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": found.reason}
+            found = {**EMPTY, "error": found.reason}
         out.append(found)
         failed += found["error"] is not None
         if len(out) % 500 == 0 or len(out) == len(paths):
@@ -80,13 +73,13 @@ def _look(
     return out
 
 
-def look(asked: tuple[Path, str | None]) -> dict[str, Any]:
+def file_row(file: tuple[Path, str | None]) -> Row:
     """sha256 (given, or read now), bytes, facts and error of one file; sha256 is "" for what has no bytes to read."""
-    path, known = asked
-    row: dict[str, Any] = {"sha256": "", "bytes": 0, **dict.fromkeys(FACTS), "error": None}
+    path, sha256 = file
+    row = dict(EMPTY)
     try:
-        row["bytes"] = regular(path).st_size
-        row["sha256"] = known or sha256_file(path)
+        row["bytes"] = regular_file(path).st_size
+        row["sha256"] = sha256 or sha256_file(path)
         facts = images.probe(path) if images.is_image(path) else probe(path)
         row |= {name: facts[name] for name in FACTS}
     except Unusable as e:
@@ -100,12 +93,12 @@ def _media(path: str) -> str:
     return "image" if images.is_image(path) else "video"
 
 
-def _once(rows: list[dict[str, Any]]) -> dict[str, str]:
+def _marked(rows: list[Row]) -> dict[str, str]:
     """Mark all but one of the clips of equal bytes and times as `duplicate`; their clip_id -> the clip_id that stays.
 
     The one of the test split stays, then val, then train, so that nothing is trained on that is scored.
     """
-    stays: dict[tuple[Any, ...], dict[str, Any]] = {}
+    stays: dict[tuple[Any, ...], Row] = {}
     kept: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["clip_id"])):
         if row["error"] is None:
@@ -115,7 +108,7 @@ def _once(rows: list[dict[str, Any]]) -> dict[str, str]:
     return kept
 
 
-def _pairs(captions: list[dict[str, Any]], kept: dict[str, str]) -> list[dict[str, Any]]:
+def _pairs(captions: list[Row], kept: dict[str, str]) -> list[Row]:
     """Rows of PAIRS: which captions are put to clips that they do not belong to, and which are true of them."""
     found = {
         (caption["caption_id"], kept.get(clip_id, clip_id)): relevant
@@ -125,7 +118,7 @@ def _pairs(captions: list[dict[str, Any]], kept: dict[str, str]) -> list[dict[st
     return [{"caption_id": t, "clip_id": c, "relevant": found[t, c]} for t, c in sorted(found)]
 
 
-def _unique(name: str, rows: list[dict[str, Any]]) -> None:
+def _unique(name: str, rows: list[Row]) -> None:
     seen: set[str] = set()
     for row in rows:
         if row[name] in seen:
@@ -133,5 +126,5 @@ def _unique(name: str, rows: list[dict[str, Any]]) -> None:
         seen.add(row[name])
 
 
-def _by_split(rows: list[dict[str, Any]]) -> dict[str, int]:
+def _by_split(rows: list[Row]) -> dict[str, int]:
     return {split: sum(r["split"] == split for r in rows) for split in sorted({r["split"] for r in rows})}

@@ -39,10 +39,10 @@ class Tokenizer:
         self.backend = backend
         known: tuple[tuple[Kind, str], ...] = (("bert", "[CLS]"), ("clip_bpe", "<|endoftext|>"))
         self.kind: Kind = next((k for k, piece in known if backend.token_to_id(piece) is not None), "llama")
-        ids = [backend.token_to_id(piece) for piece in SPECIAL[self.kind]]
-        if None in ids or (self.kind == "llama" and ids != [0, 1, 2]):
+        found = [backend.token_to_id(piece) for piece in SPECIAL[self.kind]]
+        self.special_ids: tuple[int, ...] = tuple(id for id in found if id is not None)
+        if None in found or (self.kind == "llama" and found != [0, 1, 2]):
             raise UserError(f"the vocabulary lacks one of {', '.join(SPECIAL[self.kind])}, or has it elsewhere")
-        self.special_ids: tuple[int, ...] = tuple(ids)
         self.pad_id = 0 if self.kind == "clip_bpe" else self.special_ids[0]
         self.mask_id: int | None = self.special_ids[4] if self.kind == "bert" else None
         self.vocab_size: int = backend.get_vocab_size()

@@ -10,7 +10,7 @@ import numpy as np
 
 from ivcore.video import images
 from ivcore.video.decoders import Pictures, pyav
-from ivcore.video.probe import Unusable, Video, preflight
+from ivcore.video.probe import Unusable, Video, open_video
 from ivcore.video.resize import resize
 from ivcore.video.sampling import Sampling
 
@@ -63,7 +63,7 @@ def decode_file(task: Task) -> Decoded:
             picture = images.read(task.path)[None]  # [1, H, W, 3]
             small = resize(picture, task.size_px, task.antialias, task.crop)
             return Decoded(small, [0], [0.0], 1, 1.0, images.DECODER)
-        with preflight(task.path) as video:
+        with open_video(task.path) as video:
             decoder, got = _pictures(task, video)
             small = resize(got.frames, task.size_px, task.antialias, task.crop)
             times = [got.times[i] for i in got.index]

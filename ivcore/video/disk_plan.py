@@ -37,7 +37,8 @@ def features_gb(num_clips: int, num_frames: int, size_px: int, size: str, dtype:
     tower: dict[str, Any] = tomllib.loads((SIZES / f"{size}.toml").read_text())["vision"]
     side = size_px // tower["patch_size"]
     tokens = 1 + num_frames // tower.get("tubelet_size", 1) * side**2
-    return num_clips * views * (tokens * tower["width"] * BYTES[dtype] + tower["pool_width"] * 4) / GB
+    each: int = tokens * tower["width"] * BYTES[dtype] + tower["pool_width"] * 4
+    return num_clips * views * each / GB
 
 
 def features_of(frames: Artifact, encoder: Artifact, dtype: str, views: int = 1) -> float | None:

@@ -46,7 +46,7 @@ class Frames:
         self.num_frames: list[int] = [len(r["frame_index"] or range(self.shape[0])) for r in rows]
         self.clip_ids: list[str] = [r["clip_id"] for r in rows]
         self._stream = Stream(store, artifact, rows) if facts.get("streamed") else None
-        self._spots = [(r["shard"], r["row"]) for r in rows]
+        self._places = [(r["shard"], r["row"]) for r in rows]
         self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
         self._shards: collections.OrderedDict[str, list[np.ndarray]] = collections.OrderedDict()
 
@@ -65,8 +65,8 @@ class Frames:
                 out[n] = frames
         else:
             for n, row in enumerate(rows):
-                shard, spot = self._spots[row]
-                out[n] = self._shard(shard)[spot]
+                shard, place = self._places[row]
+                out[n] = self._shard(shard)[place]
         for n, (row, view) in enumerate(zip(rows, views, strict=True) if views else ()):
             out[n] = self._views.cut(out[n], self.clip_ids[row], view, self._antialias)
         return torch.from_numpy(out)  # [B, T, H, W, C]

@@ -62,9 +62,8 @@ def _mp4_cut(file: BinaryIO, size: int) -> str:
     boxes = list(_boxes(file, 0, size))
     if any(name in (b"moov", b"moof", b"mdat") and end > size for name, _, end in boxes):
         return f"its boxes reach to byte {max(end for _, _, end in boxes)}, the file has {size}"
-    return (
-        "" if any(name == b"moov" for name, _, _ in boxes) else "an mp4 without its index: cut short, or never closed"
-    )
+    whole = any(name == b"moov" for name, _, _ in boxes)
+    return "" if whole else "an mp4 without its index: cut short, or never closed"
 
 
 def _tracks(file: BinaryIO, size: int) -> Iterator[Box]:
@@ -80,7 +79,7 @@ def _mirrored(file: BinaryIO, track: Box) -> bool:
             content = file.read(96)
             at = 52 if content[0] == 1 else 40  # times of 8 or of 4 bytes stand before the matrix
             a, b, _, c, d = struct.unpack_from(">5i", content, at)
-            return a * d - b * c < 0
+            return bool(a * d < b * c)
     return False
 
 

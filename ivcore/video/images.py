@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ivcore.video.probe import MAX_PIXELS, Unusable, regular
+from ivcore.video.probe import MAX_PIXELS, Unusable, regular_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -25,7 +25,7 @@ def is_image(path: Path | str) -> bool:
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """The open image, its pixels not read yet; Unusable for what is none, or is too large."""
-    regular(path)
+    regular_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the smaller limit

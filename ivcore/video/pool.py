@@ -11,7 +11,7 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Lost:
 @dataclass
 class _Job:
     task: Any
-    future: ProcessFuture
+    future: ProcessFuture[Any]
     slot: int
     last: bool = False  # it is not tried another time
 
@@ -71,7 +71,7 @@ def run(
     again: Callable[[Any], Any] = lambda task: None,
     spent: Callable[[float], None] = lambda cpu_s: None,
     array_bytes: int = 0,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """`function(task)` of every task in the order of the tasks, or a Lost in its place.
 
     Args:
@@ -85,14 +85,14 @@ def run(
     Raises:
         WorkError: workers were killed from outside.
     """
-    pool = ProcessPool(workers, max_tasks=RECYCLE_TASKS, context=context(), initializer=_begin)
+    pool: Any = ProcessPool(workers, max_tasks=RECYCLE_TASKS, context=context(), initializer=_begin)
     waiting: deque[_Job] = deque()
     ahead = AHEAD * workers
-    memory = shared_memory.Slots(ahead, array_bytes)
+    memory = shared_memory.Slots(ahead, array_bytes)  # one a task that is out
 
-    def schedule(task: Any, slot: int) -> ProcessFuture:
+    def schedule(task: Any, slot: int) -> ProcessFuture[Any]:
         seconds = deadline_s(task) if callable(deadline_s) else deadline_s
-        return pool.schedule(_guarded, args=(function, task, seconds, memory.place(slot)), timeout=seconds)
+        return pool.schedule(_guarded, args=(function, task, seconds, memory.slot(slot)), timeout=seconds)
 
     def outcome(job: _Job) -> Any:
         while True:
@@ -139,7 +139,7 @@ def alone() -> None:
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_follow, daemon=True).start()
+    threading.Thread(target=_end_with_caller, daemon=True).start()
 
 
 def _begin() -> None:
@@ -151,7 +151,7 @@ def _begin() -> None:
 
 
 def _guarded(
-    function: Callable[[Any], Any], task: Any, deadline_s: float, place: shared_memory.Place
+    function: Callable[[Any], Any], task: Any, deadline_s: float, slot: shared_memory.Slot
 ) -> tuple[shared_memory.Parcel, float]:
     """The result and the CPU seconds since the last one, in a worker."""
     global _begun, _told
@@ -163,7 +163,7 @@ def _guarded(
     # Beside the deadline: it also ends a worker that spins when nobody is left to look at the clock.
     resource.setrlimit(resource.RLIMIT_CPU, (int(before + 2 * deadline_s) + 5, resource.RLIM_INFINITY))
     try:
-        parcel = shared_memory.put(function(task), place)
+        parcel = shared_memory.put(function(task), slot)
     except MemoryError:
         os._exit(NO_MEMORY)
     now = cpu_s()
@@ -182,7 +182,7 @@ def _pages(field: int) -> int:
     return int(Path("/proc/self/statm").read_text().split()[field])
 
 
-def _follow() -> None:
+def _end_with_caller() -> None:
     """End this worker when the process that asked for it is gone: nobody would kill it at its deadline any more.
 
     Not by the parent's pid: that is the fork server's, and workers keep the fork server alive.

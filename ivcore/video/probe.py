@@ -39,7 +39,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Table:
+class PacketTable:
     """What the packets say. Times are presentation times in ticks of `base` seconds, in order."""
 
     pts: tuple[int, ...]  # of the frames that are meant to be shown
@@ -62,15 +62,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Video:
-    """An open file that passed the preflight."""
+    """An open file, looked through and found fit to be decoded."""
 
     path: Path
     container: av.container.InputContainer
     stream: Any  # its best video stream
-    table: Table
+    table: PacketTable
 
 
-def regular(path: Path) -> os.stat_result:
+def regular_file(path: Path) -> os.stat_result:
     """The file's stat; Unusable for what is missing, empty, no regular file (a FIFO blocks for ever) or not ours."""
     try:
         found = path.stat()
@@ -88,9 +88,9 @@ def regular(path: Path) -> os.stat_result:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
+def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The open container and its best video stream; no playlists, no network. Errors come as Unusable."""
-    size = regular(path).st_size
+    size = regular_file(path).st_size
     if why := headers.cut_short(path, size):
         raise Unusable("truncated", why)
     try:
@@ -103,7 +103,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
         if len(container.streams) > MAX_STREAMS:
             raise Unusable("too_large", f"{len(container.streams)} streams are over {MAX_STREAMS}")
         stream = container.streams.best("video")
-        if stream is None or stream.codec_context is None:
+        if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
             raise Unusable("no_video_stream", f"{container.format.name} without a video stream that can be decoded")
         if stream.width * stream.height > MAX_PIXELS:
             raise Unusable("too_large", f"{stream.width}x{stream.height} is over {MAX_PIXELS} pixels")
@@ -118,18 +118,20 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, Any]]:
 
 def probe(path: Path) -> dict[str, Any]:
     """width, height (as stored, pixels), fps, duration_s, codec, from the header alone; Unusable when it has none."""
-    with opened(path) as (container, stream):
+    with open_container(path) as (container, stream):
         return _facts(container, stream)
 
 
 @contextmanager
-def preflight(path: Path) -> Iterator[Video]:
+def open_video(path: Path) -> Iterator[Video]:
     """The open file with its packet table, read without decoding; Unusable when there is not one packet of video."""
-    with opened(path) as (container, stream):
-        yield Video(path, container, stream, _table(container, stream, headers.turned(path, path.stat().st_size)))
+    with open_container(path) as (container, stream):
+        yield Video(
+            path, container, stream, _packet_table(container, stream, headers.turned(path, path.stat().st_size))
+        )
 
 
-def _table(container: Any, stream: Any, turned: str) -> Table:
+def _packet_table(container: Any, stream: Any, turned: str) -> PacketTable:
     facts = _facts(container, stream)
     by_pts = container.format.name.split(",")[0] in CLEAN_FORMATS  # others seek by decoding time
     unclean = turned if by_pts else f"format {container.format.name}"
@@ -182,7 +184,7 @@ def _table(container: Any, stream: Any, turned: str) -> Table:
     if stream.frames and stream.frames != num:
         unclean = unclean or f"header says {stream.frames} frames, packets are {num}"
     base = float(stream.time_base or 1)
-    return Table(tuple(sorted(times)), keys, base, unclear, unclear or unclean, facts)
+    return PacketTable(tuple(sorted(times)), keys, base, unclear, unclear or unclean, facts)
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:

@@ -15,7 +15,7 @@ def resize(frames: np.ndarray | Sequence[np.ndarray], size: int, antialias: bool
     since torchvision 0.17. crop takes the largest square of the middle; without it the aspect ratio is not kept.
     """
     out = np.empty((len(frames), size, size, 3), np.uint8)
-    planes = np.empty(0, np.float32)  # one for all pictures: new memory costs more than the copy into it
+    planes = np.empty((1, 3, 0, 0), np.float32)  # one for all pictures: new memory costs more than the copy into it
     for picture, small in zip(frames, out):
         if crop:
             picture = _square(picture)

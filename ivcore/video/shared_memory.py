@@ -12,8 +12,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a worker leaves the arrays of a result."""
+class Slot:
+    """Where a worker leaves the arrays of a result: a stretch of the memory."""
 
     file: str
     begin: int  # bytes
@@ -22,27 +22,27 @@ class Place:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A result: pickled without its arrays, and how many bytes each of them has at the place."""
+    """A result: pickled without its arrays, and how many bytes each of them has in the slot."""
 
     pickled: bytes
     lengths: tuple[int, ...]
 
 
 class Slots:
-    """The parent's side: `num` places of `size` bytes; only those that are used take memory."""
+    """The parent's side: `num` slots of `size` bytes; only those that are used take memory."""
 
     def __init__(self, num: int, size: int) -> None:
         self._size, self._file = size, os.memfd_create("results")
         os.ftruncate(self._file, max(num * size, 1))
         self._memory = memoryview(mmap.mmap(self._file, 0))
 
-    def place(self, slot: int) -> Place:
+    def slot(self, num: int) -> Slot:
         """For the worker that is to fill it."""
-        return Place(f"/proc/{os.getpid()}/fd/{self._file}", slot * self._size, self._size)
+        return Slot(f"/proc/{os.getpid()}/fd/{self._file}", num * self._size, self._size)
 
-    def take(self, slot: int, parcel: Parcel) -> Any:
+    def take(self, num: int, parcel: Parcel) -> Any:
         """The result, its arrays copied, so that the slot can be filled again."""
-        at, arrays = slot * self._size, []
+        at, arrays = num * self._size, []
         for length in parcel.lengths:
             arrays.append(bytearray(self._memory[at : at + length]))
             at += length
@@ -54,14 +54,14 @@ class Slots:
         os.close(self._file)
 
 
-def put(result: Any, place: Place) -> Parcel:
-    """The worker's side: the arrays of the result into their place, or with the rest where they do not fit."""
+def put(result: Any, slot: Slot) -> Parcel:
+    """The worker's side: the arrays of the result into the slot, or with the rest where they do not fit."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
     arrays = [buffer.raw() for buffer in buffers]
-    if sum(array.nbytes for array in arrays) > place.size:
+    if sum(array.nbytes for array in arrays) > slot.size:
         return Parcel(pickle.dumps(result, protocol=5), ())
-    at, memory = place.begin, _mapped(place.file)
+    at, memory = slot.begin, _mapped(slot.file)
     for array in arrays:
         memory[at : at + array.nbytes] = array
         at += array.nbytes

@@ -49,7 +49,7 @@ class Views:
         flip = bool(draw.random() < 0.5) and self.flip
         for _ in range(TRIES):
             area = size_px**2 * draw.uniform(*AREA)
-            ratio = math.exp(draw.uniform(*map(math.log, RATIO)))
+            ratio = math.exp(draw.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
             width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if width <= size_px and height <= size_px:
                 top, left = (int(draw.integers(size_px - edge + 1)) for edge in (height, width))

@@ -1,17 +1,7 @@
 """ActivityNet Captions, validation part 1, as paragraphs: the sentences of a video joined."""
 
-import json
-
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE = "val_1.json"
 CARD = Card(
@@ -29,9 +19,9 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """By v_YOUTUBE: duration, timestamps, sentences."""
-    videos = json.loads(files[FILE][0].read_text(encoding="utf-8"))
+    videos = files.json(FILE)
     return Annotation(
         [Clip(f"{n}.mp4", captions=tuple(s.strip() for s in video["sentences"])) for n, video in videos.items()]
     )

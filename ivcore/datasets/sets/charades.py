@@ -1,17 +1,7 @@
 """Charades: which of 157 actions happen in the video; several do, so the score is mean average precision."""
 
-import csv
-
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE, CLASSES = "Charades_v1_test.csv", "Charades_v1_classes.txt"
 CARD = Card(
@@ -30,18 +20,15 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Columns id and actions (c092 11.90 21.20;c147 0.00 12.60, times not read); classes are lines of c000 Name."""
-    lines = files[CLASSES][0].read_text(encoding="utf-8").splitlines()
+    lines = files.text(CLASSES).splitlines()
     classes = dict(line.split(" ", 1) for line in lines if line.strip())
     place = {code: n for n, code in enumerate(classes)}
-    with files[FILE][0].open(newline="", encoding="utf-8") as f:
-        clips = [
-            Clip(f"{row['id']}.mp4", answers=tuple(sorted({place[a.split()[0]] for a in row["actions"].split(";")})))
-            if row["actions"]
-            else Clip(f"{row['id']}.mp4")
-            for row in csv.DictReader(f)
-        ]
+    clips = []
+    for row in files.csv(FILE):
+        answers = {place[action.split()[0]] for action in row["actions"].split(";") if action}
+        clips.append(Clip(f"{row['id']}.mp4", answers=tuple(sorted(answers))))
     return Annotation(clips, list(classes.values()))
 
 

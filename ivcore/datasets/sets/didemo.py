@@ -1,16 +1,7 @@
 """DiDeMo, the test split, as paragraphs: the descriptions of a video joined, its first thirty seconds."""
 
-import json
-
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE = "test_data.json"
 SECONDS = 30.0  # upstream's trimmed30: of a longer video no more is read
@@ -32,11 +23,11 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """A list of descriptions, each with the file name of its video; joined in the order of the file."""
     said: dict[str, list[str]] = {}
     path: dict[str, str] = {}
-    for row in json.loads(files[FILE][0].read_text(encoding="utf-8")):
+    for row in files.json(FILE):
         name, _, ending = row["video"].rpartition(".")  # 31 names end in a dot
         path.setdefault(name, f"{name}.{ending or 'mp4'}")
         said.setdefault(name, []).append(row["description"])

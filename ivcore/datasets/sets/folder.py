@@ -52,26 +52,15 @@ def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
     captions: list[Row] = []
     for given in _given(data, root):
         clip_id = given["clip_id"] or _clip_id(given)
-        clip = {
-            "clip_id": clip_id,
-            "path": given["path"],
-            "split": given["split"] or _split(root / given["path"], data.shares),
-            "family": given["family"] or clip_id,
-            "start_s": given["start_s"],
-            "end_s": given["end_s"],
-        }
+        clip = {name: given[name] for name in ("path", "start_s", "end_s")}
+        clip |= {"clip_id": clip_id, "family": given["family"] or clip_id}
+        clip["split"] = given["split"] or _split(root / given["path"], data.shares)
         if clips.setdefault(clip_id, clip) != clip:
             raise UserError(f"clip {clip_id!r} stands twice in {data.annotations} with other path, times or split")
         for text in given["captions"]:
-            captions.append(
-                {
-                    "caption_id": f"{clip_id}#{len(captions):07d}",
-                    "clip_id": clip_id,
-                    "language": given["language"],
-                    "text_class": "long" if len(WORD.findall(text)) > LONG_WORDS else "short",
-                    "caption": text,
-                }
-            )
+            text_class = "long" if len(WORD.findall(text)) > LONG_WORDS else "short"
+            ids = {"caption_id": f"{clip_id}#{len(captions):07d}", "clip_id": clip_id}
+            captions.append({**ids, "language": given["language"], "text_class": text_class, "caption": text})
     return list(clips.values()), captions
 
 
@@ -86,15 +75,12 @@ def _given(data: DataConfig, folder: Path) -> list[Row]:
         Path(parent, name).relative_to(folder)
         for parent, _, names in os.walk(folder)
         for name in names
-        if Path(name).suffix.lower() in files.KNOWN
+        if Path(name).suffix.lower() in files.VIDEO_SUFFIXES
     )
     if not found:
-        raise UserError(f"data.root = {str(folder)!r} holds no video; known are {' '.join(files.KNOWN)}")
-    empty = {"split": None, "start_s": None, "end_s": None, "captions": [], "language": "en"}
-    return [
-        {**empty, "path": files.inside(folder, str(path), f"{folder}"), "clip_id": None, "family": None}
-        for path in found
-    ]
+        raise UserError(f"data.root = {str(folder)!r} holds no video; known are {' '.join(files.VIDEO_SUFFIXES)}")
+    empty: Row = {**dict.fromkeys(("split", "start_s", "end_s", "clip_id", "family")), "captions": [], "language": "en"}
+    return [{**empty, "path": files.inside(folder, str(path), str(folder))} for path in found]
 
 
 def _clip_id(row: Row) -> str:

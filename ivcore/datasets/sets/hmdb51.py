@@ -1,14 +1,7 @@
 """HMDB51, test split 1: zero-shot recognition of 51 human actions."""
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, published
 from ivcore.datasets.sets.kinetics400 import labelled
 
 ENDING = "_test_split1.txt"
@@ -29,7 +22,7 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """A file a class, brush_hair_test_split1.txt, with lines of NAME.avi 2."""
     pairs = []
     for file in files[f"*{ENDING}"]:

@@ -1,24 +1,14 @@
 """Kinetics-400, the validation part: zero-shot recognition of 400 human actions."""
 
-import csv
-from pathlib import Path
+from ivcore.datasets.cards import SEE_PAGE, UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
-
+FILE = "validate.csv"
 CARD = Card(
     name="Kinetics-400",
     task="classification",
     split="validation",
-    files={"validate.csv": UNVERIFIED},
+    files={FILE: UNVERIFIED},
     num_captions=400,
     caption_rule="class",
     main_score="top1",
@@ -29,13 +19,12 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Columns label, youtube_id, time_start, time_end; the file is YOUTUBE_START_END.mp4 with six digits a time."""
-    [file] = [p for some in files.values() for p in some]
     return labelled(
         [
             (f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4", row["label"])
-            for row in _rows(file)
+            for row in files.csv(FILE)
         ]
     )
 
@@ -45,11 +34,6 @@ def labelled(pairs: list[tuple[str, str]]) -> Annotation:
     classes = sorted({label for _, label in pairs})
     place = {label: n for n, label in enumerate(classes)}
     return Annotation([Clip(path, answers=(place[label],)) for path, label in pairs], classes)
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))
 
 
 recipe, root, rows = published(__name__, CARD, read)

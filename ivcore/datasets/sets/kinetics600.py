@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ivcore.datasets.cards import published
+from ivcore.datasets.published import published
 from ivcore.datasets.sets import kinetics400
 
 CARD = dataclasses.replace(

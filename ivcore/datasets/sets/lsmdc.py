@@ -1,14 +1,7 @@
 """LSMDC, the thousand clips of the 2016 retrieval challenge: one sentence of audio description each."""
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE = "LSMDC16_challenge_1000_publictect.csv"
 CARD = Card(
@@ -27,7 +20,7 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Tab-separated: the clip's name, four times, the sentence; the folder is the name without its times."""
     lines = files[FILE][0].read_text(encoding="utf-8", errors="replace").splitlines()
     fields = [line.split("\t") for line in lines if line.strip()]

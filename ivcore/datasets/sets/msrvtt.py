@@ -1,16 +1,7 @@
 """MSR-VTT, the 1k-A test split: a thousand videos with one caption each."""
 
-import csv
-
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE = "MSRVTT_JSFUSION_test.csv"
 CARD = Card(
@@ -29,10 +20,9 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Columns key, vid_key, video_id, sentence."""
-    with files[FILE][0].open(newline="", encoding="utf-8") as f:
-        return Annotation([Clip(f"{row['video_id']}.mp4", captions=(row["sentence"],)) for row in csv.DictReader(f)])
+    return Annotation([Clip(f"{row['video_id']}.mp4", captions=(row["sentence"],)) for row in files.csv(FILE)])
 
 
 recipe, root, rows = published(__name__, CARD, read)

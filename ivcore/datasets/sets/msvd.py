@@ -1,16 +1,7 @@
 """MSVD, the test split: 670 videos with some forty captions each, every one of them a query."""
 
-import json
-
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 CAPTIONS, TEST = "captions_msvd.json", "test_list.txt"
 CARD = Card(
@@ -31,10 +22,10 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Captions by YOUTUBE_START_END; clips of one YouTube video are one family."""
-    captions = json.loads(files[CAPTIONS][0].read_text(encoding="utf-8"))
-    names = files[TEST][0].read_text(encoding="utf-8").split()
+    captions = files.json(CAPTIONS)
+    names = files.text(TEST).split()
     return Annotation([Clip(f"{n}.avi", captions=tuple(captions[n]), family=n.rsplit("_", 2)[0]) for n in names])
 
 

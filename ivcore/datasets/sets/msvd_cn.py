@@ -1,17 +1,9 @@
 """MSVD-CN: Chinese captions of the videos of MSVD; the test split of MSVD."""
 
 import collections
-import csv
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 from ivcore.datasets.sets import msvd
 
 CAPTIONS, NAMES = "msvd_cn_captions_release_utf8.csv", "youtube_mapping.txt"
@@ -36,15 +28,14 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Columns id, video_id (vidN.mp4), sentence; the mapping says which YOUTUBE_START_END a vidN is."""
     names = files[msvd.TEST][0].read_text(encoding="utf-8").split()
-    pairs = (line.split() for line in files[NAMES][0].read_text(encoding="utf-8").splitlines())
+    pairs = (line.split() for line in files.text(NAMES).splitlines())
     of = {number: name for name, number in pairs}
     captions: dict[str, list[str]] = collections.defaultdict(list)
-    with files[CAPTIONS][0].open(newline="", encoding="utf-8-sig") as f:
-        for row in csv.DictReader(f):
-            captions[of[row["video_id"].removesuffix(".mp4")]].append(row["sentence"])
+    for row in files.csv(CAPTIONS):
+        captions[of[row["video_id"].removesuffix(".mp4")]].append(row["sentence"])
     return Annotation([Clip(f"{n}.avi", captions=tuple(captions[n]), family=n.rsplit("_", 2)[0]) for n in names])
 
 

@@ -1,17 +1,7 @@
 """Something-Something V2 as a multiple choice: which of 174 templates does the video show?"""
 
-import json
-
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE, LABELS = "something-something-v2-validation.json", "something-something-v2-labels.json"
 CARD = Card(
@@ -30,15 +20,12 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """A list of {id, template}, and the templates with their numbers; brackets are notation and not words."""
-    numbers = json.loads(files[LABELS][0].read_text(encoding="utf-8"))
+    numbers = files.json(LABELS)
     options = sorted(numbers, key=lambda text: int(numbers[text]))
     place = {text: n for n, text in enumerate(options)}
-    clips = [
-        Clip(f"{row['id']}.webm", answers=(place[_plain(row["template"])],))
-        for row in json.loads(files[FILE][0].read_text(encoding="utf-8"))
-    ]
+    clips = [Clip(f"{row['id']}.webm", answers=(place[_plain(row["template"])],)) for row in files.json(FILE)]
     return Annotation(clips, options)
 
 

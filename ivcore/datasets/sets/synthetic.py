@@ -1,6 +1,7 @@
 """Made-up videos: coloured shapes that move, real H.264 files, captions in English, Chinese and Spanish."""
 
 import functools
+import itertools
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,20 +50,13 @@ def rows(data: DataConfig, root: Path) -> tuple[list[dict[str, Any]], list[dict[
     """Clips and six captions for each; they follow from the seed, no file is opened."""
     clips, captions = [], []
     for clip in scenes.clips(data.synthetic):
-        path = drawing.path(clip)
-        spot = {"path": path, "split": clip.split, "family": clip.family, "start_s": None, "end_s": None}
-        clips.append({"clip_id": clip.clip_id, **spot})
-        for language in wording.LANGUAGES:
-            for text_class in wording.TEXT_CLASSES:
-                captions.append(
-                    {
-                        "caption_id": f"{clip.clip_id}-{language}-{text_class}",
-                        "clip_id": clip.clip_id,
-                        "language": language,
-                        "text_class": text_class,
-                        "caption": wording.caption(clip.scene, language, text_class),
-                    }
-                )
+        window = {"start_s": None, "end_s": None}
+        ids = {"clip_id": clip.clip_id, "split": clip.split, "family": clip.family}
+        clips.append({**ids, "path": drawing.path(clip), **window})
+        for language, text_class in itertools.product(wording.LANGUAGES, wording.TEXT_CLASSES):
+            kind = {"language": language, "text_class": text_class}
+            ids = {"caption_id": f"{clip.clip_id}-{language}-{text_class}", "clip_id": clip.clip_id}
+            captions.append({**ids, **kind, "caption": wording.caption(clip.scene, language, text_class)})
     return clips, captions
 
 

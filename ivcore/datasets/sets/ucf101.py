@@ -3,15 +3,8 @@
 import re
 from pathlib import PurePosixPath
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, published
 from ivcore.datasets.sets.kinetics400 import labelled
 
 FILE = "testlist01.txt"
@@ -30,9 +23,9 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Lines of ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi; the class is the folder, its words set apart."""
-    paths = files[FILE][0].read_text(encoding="utf-8").split()
+    paths = files.text(FILE).split()
     return labelled([(path, _words(PurePosixPath(path).parts[0])) for path in paths if path.endswith(".avi")])
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import Annotation, Card, Clip, Files, published
+from ivcore.datasets.cards import Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 from ivcore.errors import UserError
 
 CARD = Card(
@@ -24,7 +24,7 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Entries of one video give it captions; where an entry names several videos, captions are shared by them."""
     found = [(paths, texts(entry, "caption", where)) for entry, paths, where in entries(files)]
     if any(len(paths) > 1 for paths, _ in found):
@@ -37,8 +37,6 @@ def read(files: Files, data: DataConfig) -> Annotation:
     said: dict[str, list[str]] = {}
     for [path], captions in found:
         said.setdefault(path, []).extend(captions)
-    if data.caption_rule == "paragraph":
-        said = {path: [" ".join(captions)] for path, captions in said.items()}
     return Annotation([Clip(path, clip_id=path, captions=tuple(captions)) for path, captions in said.items()])
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import Annotation, Files, published
+from ivcore.datasets.cards import Files
+from ivcore.datasets.published import Annotation, published
 from ivcore.datasets.sets import upstream
 from ivcore.datasets.sets.kinetics400 import labelled
 
@@ -17,7 +17,7 @@ CARD = dataclasses.replace(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """One class a video."""
     return labelled(
         [(path, upstream.texts(entry, "caption", where)[0]) for entry, [path, *_], where in upstream.entries(files)]

@@ -6,8 +6,8 @@ Source: InternVideo2 multi_modality, dataset/qa_dataset.py.
 import dataclasses
 from typing import Any
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import Annotation, Clip, Files, published
+from ivcore.datasets.cards import Files
+from ivcore.datasets.published import Annotation, Clip, published
 from ivcore.datasets.sets import upstream
 from ivcore.errors import UserError
 
@@ -23,7 +23,7 @@ CARD = dataclasses.replace(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Options are shared if every entry has the same ones; a video may be asked more than once."""
     found = [
         (path, upstream.texts(entry, "option", where), _answers(entry, where))

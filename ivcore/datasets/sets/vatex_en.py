@@ -1,17 +1,7 @@
 """VATEX in English: the usual 1500 test videos, which are half of its validation part, ten captions each."""
 
-import json
-
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    UNVERIFIED,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, UNVERIFIED, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE, TEST = "vatex_validation_v1.0.json", "test1k5_sec_list.txt"
 CARD = Card(
@@ -30,10 +20,10 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig, field: str = "enCap") -> Annotation:
+def read(files: Files, field: str = "enCap") -> Annotation:
     """A list of videos, YOUTUBE_START_END each, with enCap and chCap; those of the test list, in its order."""
-    captions = {v["videoID"]: v[field] for v in json.loads(files[FILE][0].read_text(encoding="utf-8"))}
-    names = files[TEST][0].read_text(encoding="utf-8").split()
+    captions = {v["videoID"]: v[field] for v in files.json(FILE)}
+    names = files.text(TEST).split()
     return Annotation([Clip(f"{n}.mp4", captions=tuple(captions[n])) for n in names])
 
 

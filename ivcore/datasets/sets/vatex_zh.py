@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from ivcore.datasets.cards import published
+from ivcore.datasets.published import published
 from ivcore.datasets.sets import vatex_en
 
 CARD = dataclasses.replace(

@@ -1,16 +1,9 @@
 """YouCook2, the validation clips: a step of a recipe each, cut out of long videos."""
 
-import csv
+import dataclasses
 
-from ivcore.config import DataConfig
-from ivcore.datasets.cards import (
-    SEE_PAGE,
-    Annotation,
-    Card,
-    Clip,
-    Files,
-    published,
-)
+from ivcore.datasets.cards import SEE_PAGE, Card, Files
+from ivcore.datasets.published import Annotation, Clip, published
 
 FILE = "validation_youcook.csv"
 CARD = Card(
@@ -30,25 +23,16 @@ CARD = Card(
 )
 
 
-def read(files: Files, data: DataConfig) -> Annotation:
+def read(files: Files) -> Annotation:
     """Columns end, start, task, text, video_id; seconds in VIDEO_ID.mp4."""
     said: dict[tuple[str, str, str], list[str]] = {}
-    with files[FILE][0].open(newline="", encoding="utf-8") as f:
-        for row in csv.DictReader(f):
-            said.setdefault((row["video_id"], row["start"], row["end"]), []).append(row["text"])
-    return Annotation(
-        [
-            Clip(
-                f"{video}.mp4",
-                clip_id=f"{video}@{start}-{end}",
-                captions=tuple(texts),
-                start_s=float(start),
-                end_s=float(end),
-                family=video,
-            )
-            for (video, start, end), texts in said.items()
-        ]
-    )
+    for row in files.csv(FILE):
+        said.setdefault((row["video_id"], row["start"], row["end"]), []).append(row["text"])
+    clips = []
+    for (video, start, end), texts in said.items():
+        clip = Clip(f"{video}.mp4", f"{video}@{start}-{end}", tuple(texts), family=video)
+        clips.append(dataclasses.replace(clip, start_s=float(start), end_s=float(end)))
+    return Annotation(clips)
 
 
 recipe, root, rows = published(__name__, CARD, read)

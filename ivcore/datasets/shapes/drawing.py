@@ -74,15 +74,18 @@ def _alpha(
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarray:
     """Distance in pixels from the outline, negative inside; x [T, 1, w], y [T, h, 1], r [T, 1, 1] -> [T, h, w]."""
+    out: np.ndarray
     if shape == "circle":
-        return np.sqrt(x * x + y * y) - r
-    if shape == "square":
-        return np.maximum(abs(x), abs(y)) - 0.85 * r
-    if shape == "cross":
+        out = np.sqrt(x * x + y * y) - r
+    elif shape == "square":
+        out = np.maximum(abs(x), abs(y)) - 0.85 * r
+    elif shape == "cross":
         x, y = abs(x), abs(y)
-        return np.minimum(np.maximum(x - r, y - 0.32 * r), np.maximum(x - 0.32 * r, y - r))
-    slope = np.float32(1.8 / np.hypot(1.8, 1.0)), np.float32(1.0 / np.hypot(1.8, 1.0))  # triangle, apex up
-    return np.maximum(y - 0.8 * r, abs(x) * slope[0] - (y + r) * slope[1])
+        out = np.minimum(np.maximum(x - r, y - 0.32 * r), np.maximum(x - 0.32 * r, y - r))
+    else:  # triangle, apex up
+        slope = np.float32(1.8 / np.hypot(1.8, 1.0)), np.float32(1.0 / np.hypot(1.8, 1.0))
+        out = np.maximum(y - 0.8 * r, abs(x) * slope[0] - (y + r) * slope[1])
+    return out
 
 
 def write_clips(folder: Path, clips: list[Clip], config: SyntheticConfig) -> int:

@@ -9,56 +9,24 @@ from ivcore.datasets.shapes.scenes import Scene
 LANGUAGES = ("en", "zh", "es")
 TEXT_CLASSES = ("short", "long")
 
-WORDS = {
-    "en": {
-        **{w: w for w in ("red", "green", "blue", "yellow", "white", "purple")},
-        **{w: w for w in ("circle", "square", "triangle", "cross")},
-        "left": "moves left",
-        "right": "moves right",
-        "up": "moves up",
-        "down": "moves down",
-        "still": "stays still",
-        "grow": "grows",
-        "shrink": "shrinks",
-    },
-    "zh": {
-        "red": "红色",
-        "green": "绿色",
-        "blue": "蓝色",
-        "yellow": "黄色",
-        "white": "白色",
-        "purple": "紫色",
-        "circle": "圆形",
-        "square": "方形",
-        "triangle": "三角",
-        "cross": "十字",
-        "left": "左移",
-        "right": "右移",
-        "up": "上移",
-        "down": "下移",
-        "still": "静止",
-        "grow": "变大",
-        "shrink": "变小",
-    },
-    "es": {
-        "red": "rojo",
-        "green": "verde",
-        "blue": "azul",
-        "yellow": "amarillo",
-        "white": "blanco",
-        "purple": "morado",
-        "circle": "un círculo",
-        "square": "un cuadrado",
-        "triangle": "un triángulo",
-        "cross": "una cruz",
-        "left": "va a la izquierda",
-        "right": "va a la derecha",
-        "up": "sube",
-        "down": "baja",
-        "still": "no se mueve",
-        "grow": "crece",
-        "shrink": "encoge",
-    },
+WORDS = {  # in the order of LANGUAGES
+    "red": ("red", "红色", "rojo"),
+    "green": ("green", "绿色", "verde"),
+    "blue": ("blue", "蓝色", "azul"),
+    "yellow": ("yellow", "黄色", "amarillo"),
+    "white": ("white", "白色", "blanco"),
+    "purple": ("purple", "紫色", "morado"),
+    "circle": ("circle", "圆形", "un círculo"),
+    "square": ("square", "方形", "un cuadrado"),
+    "triangle": ("triangle", "三角", "un triángulo"),
+    "cross": ("cross", "十字", "una cruz"),
+    "left": ("moves left", "左移", "va a la izquierda"),
+    "right": ("moves right", "右移", "va a la derecha"),
+    "up": ("moves up", "上移", "sube"),
+    "down": ("moves down", "下移", "baja"),
+    "still": ("stays still", "静止", "no se mueve"),
+    "grow": ("grows", "变大", "crece"),
+    "shrink": ("shrinks", "变小", "encoge"),
 }
 # c0 s0 m0 are colour, shape and motion of the first object in reading order, c1 s1 m1 of the second, and so on.
 PATTERNS = {
@@ -68,13 +36,9 @@ PATTERNS = {
     ("en", "short", 4): "{c0} {s0} {m0}, {c1} {s1} {m1}, {c2} {s2} {m2}, {c3} {s3} {m3}",
     ("zh", "short", 4): "{c0}{s0}{m0},{c1}{s1}{m1},{c2}{s2}{m2},{c3}{s3}{m3}",
     ("es", "short", 4): "{s0} {c0} {m0}, {s1} {c1} {m1}, {s2} {c2} {m2}, {s3} {c3} {m3}",
-    (
-        "en",
-        "long",
-        2,
-    ): "this short clip shows two shapes on a dark background. the upper one is a {s0} and the lower one"
-    " is a {s1}. when it comes to their colours, the upper one is {c0} while the lower one is {c1}. as for what they"
-    " do until the clip ends, the upper one {m0} and the lower one {m1}.",
+    ("en", "long", 2): "this short clip shows two shapes on a dark background. the upper one is a {s0} and the lower"
+    " one is a {s1}. when it comes to their colours, the upper one is {c0} while the lower one is {c1}. as for what"
+    " they do until the clip ends, the upper one {m0} and the lower one {m1}.",
     ("zh", "long", 2): "这段短视频里有两个图形，背景是深色的。上面的是{s0}，下面的是{s1}。说到颜色，上面的是{c0}，"
     "下面的是{c1}。随着时间过去，上面的{m0}，下面的{m1}。",
     ("es", "long", 2): "en este vídeo corto se ven dos figuras sobre un fondo oscuro. arriba hay {s0} y abajo hay {s1}."
@@ -97,8 +61,8 @@ def caption(scene: Scene, language: str, text_class: str) -> str:
     >>> caption((("red", "cross", "up"), ("white", "square", "still")), "en", "short")
     'a red cross that moves up above a white square that stays still'
     """
-    words = WORDS[language]
-    spots = {}
-    for n, (colour, shape, motion) in enumerate(scene):
-        spots |= {f"c{n}": words[colour], f"s{n}": words[shape], f"m{n}": words[motion]}
-    return PATTERNS[language, text_class, len(scene)].format(**spots)
+    place = LANGUAGES.index(language)
+    words: dict[str, str] = {}
+    for n, thing in enumerate(scene):
+        words |= {f"{letter}{n}": WORDS[word][place] for letter, word in zip("csm", thing)}
+    return PATTERNS[language, text_class, len(scene)].format(**words)

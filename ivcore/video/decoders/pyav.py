@@ -7,13 +7,14 @@ give every frame (the table is unclear, a seek lands late, a picture is damaged)
 import bisect
 import math
 from collections import defaultdict
+from typing import Any
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
 
 from ivcore.video.decoders import Pictures, Wanted
-from ivcore.video.probe import Unusable, Video, opened
+from ivcore.video.probe import Unusable, Video, open_container
 
 VERSION = f"pyav {av.__version__}"
 NEVER_SKIP = ("libdav1d",)  # reads skip_frame once, when it is opened
@@ -108,7 +109,7 @@ def _pass(video: Video, keep: set[int]) -> tuple[dict[int, np.ndarray], list[flo
     """Decode everything; the frames in `keep` as arrays, and the times of all. An error in the stream ends it."""
     pictures: dict[int, np.ndarray] = {}
     times: list[float] = []
-    with opened(video.path) as (container, stream):
+    with open_container(video.path) as (container, stream):
         _one_thread(stream)
         rate = float(stream.average_rate or 25)
         try:
@@ -130,7 +131,8 @@ def _one_thread(stream: av.VideoStream) -> None:
 def _picture(frame: av.VideoFrame) -> np.ndarray:
     """uint8 [H, W, 3] as shown: turned to the nearest right angle and mirrored as its display matrix says."""
     picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    side_data: Any = frame.side_data  # its stubs know names, it is asked by type
+    found = side_data.get(Type.DISPLAYMATRIX)
     if found is None:
         return picture
     matrix = np.frombuffer(found, np.int32).reshape(3, 3)  # of what is shown, a column each: right, down

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from ivcore import names, steps
 from ivcore.config import DataConfig
-from ivcore.datasets import cards
+from ivcore.datasets import cards, published
 from ivcore.datasets.shapes.drawing import encode
 from ivcore.errors import UserError
 from ivcore.store import schemas
@@ -58,7 +58,7 @@ def test_which_cards_are_verified():
 @real
 @pytest.mark.parametrize("name", sorted(AT_HAND))
 def test_a_card_fits_its_real_annotation(name):
-    counts = cards.found(name, str(REAL / AT_HAND[name]))
+    counts = published.counts(name, str(REAL / AT_HAND[name]))
     assert counts == {"videos": card(name).num_videos, "captions": card(name).num_captions}
 
 
@@ -67,7 +67,7 @@ def test_a_card_fits_its_real_annotation(name):
 def test_another_split_is_refused_and_both_are_named(name):
     file = REAL / WRONG[name]
     with pytest.raises(UserError) as error:
-        cards.found(name, str(file))
+        published.counts(name, str(file))
     assert next(iter(card(name).files.values())) in str(error.value)
     assert cards.sha256_file(file) in str(error.value)
 
@@ -76,10 +76,10 @@ def test_another_split_is_refused_and_both_are_named(name):
 def test_one_byte_more_is_refused(tmp_path):
     for file in ("captions_msvd.json", "test_list.txt"):
         (tmp_path / file).write_bytes((REAL / "msvd" / file).read_bytes())
-    assert cards.found("msvd", str(tmp_path))["videos"] == 670
+    assert published.counts("msvd", str(tmp_path))["videos"] == 670
     (tmp_path / "test_list.txt").open("a").write("\n")
     with pytest.raises(UserError, match="another split"):
-        cards.found("msvd", str(tmp_path))
+        published.counts("msvd", str(tmp_path))
 
 
 @real
@@ -117,14 +117,14 @@ def test_unverified_is_refused_until_it_is_allowed(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("m_1\t0\t0\t0\t0\tShe waits.\nm_2\t0\t0\t0\t0\tHe  goes.\n")
     with pytest.raises(UserError, match=r"unverified.*--allow-unverified"):
-        cards.found("lsmdc", str(file))
-    assert cards.found("lsmdc", str(file), allow_unverified=True) == {"videos": 2, "captions": 2}
+        published.counts("lsmdc", str(file))
+    assert published.counts("lsmdc", str(file), allow_unverified=True) == {"videos": 2, "captions": 2}
 
 
 def test_a_count_that_is_not_the_cards_is_said(tmp_path, caplog):
     file = tmp_path / "mine.csv"
     file.write_text("m_1\t0\t0\t0\t0\tShe waits.\n")
-    cards.found("lsmdc", str(file), allow_unverified=True)
+    published.counts("lsmdc", str(file), allow_unverified=True)
     assert "the card says 1000 videos, the annotation has 1" in caplog.text
     with pytest.raises(UserError, match="the card says 1000 videos"):
         cards.counted("msrvtt", card("msrvtt"), 999, 1000)

@@ -14,7 +14,7 @@ from ivcore.errors import UserError
 from ivcore.store.artifacts import Store
 from ivcore.text.cleaning import pre_text
 from ivcore.text.tokenizer import Tokenizer
-from ivcore.video.probe import preflight
+from ivcore.video.probe import open_video
 
 TWO = SyntheticConfig(train_clips=400, val_clips=40, test_clips=40)
 FOUR = SyntheticConfig(train_clips=400, val_clips=40, test_clips=40, objects=4, sibling_share=1.0)
@@ -39,7 +39,7 @@ def test_videos_are_the_same_bytes_for_a_seed(tmp_path: Path) -> None:
     a, b, c = ([(root / n).read_bytes() for n in names] for root in roots)
     assert a == b
     assert all(x != y for x, y in zip(a, c))
-    with preflight(roots[0] / names[0]) as video:
+    with open_video(roots[0] / names[0]) as video:
         assert not video.table.unclean and len(video.table.pts) == 16
         facts = {"width": 64, "height": 64, "fps": 8.0, "duration_s": 2.0, "codec": "h264", "pixel_aspect": 1.0}
         assert video.table.facts == facts

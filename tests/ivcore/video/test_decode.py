@@ -26,7 +26,7 @@ from ivcore.store.artifacts import Artifact, Store
 from ivcore.video import decode, decoder_cost, disk_plan, pool
 from ivcore.video.decode_file import Task, choose, decode_file
 from ivcore.video.frames import Frames, normalise
-from ivcore.video.probe import Unusable, preflight
+from ivcore.video.probe import Unusable, open_video
 from ivcore.video.resize import resize
 from ivcore.video.sampling import Sampling, middle
 from tests.ivcore.video import breaking
@@ -478,13 +478,13 @@ def running(pid: int) -> bool:
         return False
 
 
-def test_choose_and_preflight_say_what_is_wrong(tmp_path: Path) -> None:
+def test_choose_and_open_video_say_what_is_wrong(tmp_path: Path) -> None:
     assert choose([0.0, 1.0, 2.0], None, None, Sampling("middle", 2)) == [0, 1]
     with pytest.raises(Unusable, match="no frame between 5 s"):
         choose([0.0, 1.0], 5, None, Sampling("middle", 2))
     with pytest.raises(Unusable, match=r"frames \[1, 2\] of 2"):
         choose([0.0, 1.0], None, None, (1, 2))
-    with pytest.raises(Unusable, match="missing"), preflight(tmp_path / "none.mp4"):
+    with pytest.raises(Unusable, match="missing"), open_video(tmp_path / "none.mp4"):
         pass
 
 

@@ -23,14 +23,14 @@ def test_a_slot_can_be_filled_again_and_a_large_result_comes_whole() -> None:
     _mapped.cache_clear()  # a worker is never parent, and knows one file
     before = len(os.listdir("/proc/self/fd"))
     slots = Slots(num=3, size=100)
-    first = put({"a": np.arange(100, dtype=np.uint8), "b": "x"}, slots.place(1))
+    first = put({"a": np.arange(100, dtype=np.uint8), "b": "x"}, slots.slot(1))
     assert first.lengths == (100,) and len(first.pickled) < 400
     taken = slots.take(1, first)
-    put(np.zeros(100, np.uint8), slots.place(1))
-    put(np.zeros(100, np.uint8), slots.place(2))
+    put(np.zeros(100, np.uint8), slots.slot(1))
+    put(np.zeros(100, np.uint8), slots.slot(2))
     assert taken["b"] == "x" and np.array_equal(taken["a"], np.arange(100))
     taken["a"][0] = 7  # it may be written to
-    large = put(np.ones(101, np.uint8), slots.place(0))
+    large = put(np.ones(101, np.uint8), slots.slot(0))
     assert large.lengths == () and slots.take(0, large).sum() == 101
     slots.close()
     _mapped.cache_clear()
