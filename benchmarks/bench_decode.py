@@ -29,8 +29,9 @@ from benchmarks import plain_decoders as plain
 from benchmarks.plain_decoders import EDGE, T, videos
 from ivcore import steps
 from ivcore.config import DataConfig, FramesConfig
+from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Store
-from ivcore.video import decode, disk_plan, pool
+from ivcore.video import decode, disk_plan, pool, shards
 from ivcore.video.decode_file import Decoded, Task, decode_file
 from ivcore.video.sampling import Sampling
 
@@ -118,15 +119,15 @@ def _step(to: Store, store: Store, folder: Path, manifest: Artifact, decoder: st
 def _inline(to: Store, manifest: Artifact, results: Iterator[Decoded]) -> tuple[float, bytes]:
     """CPU seconds of these results and of the same writer, in this process, and the frames."""
     frames = FramesConfig(num_frames=T, size_px=EDGE)
-    clips = list(decode.schemas.rows(manifest.path / "manifest.parquet", decode.schemas.MANIFEST))
+    clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
     began = time.process_time()
-    decode._write_shard(to, frames, clips, iter(results))
+    shards.write_shard(to, frames, clips, iter(results))
     return time.process_time() - began, _stored(to)
 
 
 def _stored(store: Store) -> bytes:
     [shard] = (a for a in store.all() if a.kind == "frame_shard")
-    table = decode.schemas.read(shard.path / "frames.parquet", decode.schemas.FRAME_SHARD, ["frames"])
+    table = schemas.read(shard.path / "frames.parquet", schemas.FRAME_SHARD, ["frames"])
     return b"".join(table.column("frames").to_pylist())
 
 

@@ -18,7 +18,7 @@ from ivcore.steps import Step
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Draft, Store
 from ivcore.store.log import Log
-from ivcore.video import decode
+from ivcore.video import shards as frame_shards
 from tasks.step import step_task
 
 MOST_RUNS = 200  # task runs of a decode, whatever it has to decode
@@ -37,7 +37,7 @@ def shards(home: str, data: DataConfig, frames: FramesConfig, manifest: str, par
         raise WorkError(f"this Dask worker may start no processes, and decoders must be killable; {DAEMON}")
     store = Store(Path(home))
     root = module("ivcore.datasets.sets", data.dataset).root(store, data)
-    return decode.make_shards(store, root, frames, store.get(manifest), parts)
+    return frame_shards.make_shards(store, root, frames, store.get(manifest), parts)
 
 
 def with_cluster(
@@ -55,7 +55,7 @@ def with_cluster(
 
     def make(draft: Draft, tell: Log) -> None:
         clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
-        known, parts = decode.planned(store, frames, clips, later_gb, later_must)
+        known, parts = frame_shards.planned(store, frames, clips, later_gb, later_must)
         if parts:
             _map(store, data, frames, manifest, parts, len(known), tell)
         step.make(draft, tell)

@@ -92,7 +92,9 @@ def run(
 
     def schedule(task: Any, slot: int) -> ProcessFuture[Any]:
         seconds = deadline_s(task) if callable(deadline_s) else deadline_s
-        return pool.schedule(_guarded, args=(function, task, seconds, memory.slot(slot)), timeout=seconds)
+        args = (function, task, seconds, memory.slot(slot))
+        future: ProcessFuture[Any] = pool.schedule(_guarded, args=args, timeout=seconds)
+        return future
 
     def outcome(job: _Job) -> Any:
         while True:

@@ -126,9 +126,8 @@ def probe(path: Path) -> dict[str, Any]:
 def open_video(path: Path) -> Iterator[Video]:
     """The open file with its packet table, read without decoding; Unusable when there is not one packet of video."""
     with open_container(path) as (container, stream):
-        yield Video(
-            path, container, stream, _packet_table(container, stream, headers.turned(path, path.stat().st_size))
-        )
+        turned = headers.turned(path, path.stat().st_size)
+        yield Video(path, container, stream, _packet_table(container, stream, turned))
 
 
 def _packet_table(container: Any, stream: Any, turned: str) -> PacketTable:

@@ -11,7 +11,8 @@ from ivcore.config import parse
 from ivcore.errors import UserError, WorkError
 from ivcore.store import schemas
 from ivcore.store.artifacts import Store
-from ivcore.video import decode, pool
+from ivcore.video import pool
+from ivcore.video import shards as frame_shards
 from tasks import cluster
 from tests import own_videos
 from tests.ivcore.video import breaking
@@ -78,7 +79,7 @@ def test_what_the_store_has_is_not_sent(workspace, config, tmp_path, monkeypatch
     manifest = steps.run(steps.ingest(store, alone.data), store)
     frames = steps.run(steps.decode(store, alone.data, alone.frames, manifest), store)
     clips = list(schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST))
-    assert decode.planned(store, alone.frames, clips)[1] == []
+    assert frame_shards.planned(store, alone.frames, clips)[1] == []
     shards = list(store.all("frame_shard"))
     shutil.rmtree(frames.path)
     shutil.rmtree(shards[0].path)
@@ -87,8 +88,8 @@ def test_what_the_store_has_is_not_sent(workspace, config, tmp_path, monkeypatch
     def made_there(store, data, config, manifest, parts, done, tell):
         asked.append((done, parts))
         root = Path(data.root)
-        assert decode.make_shards(store, root, config, manifest, parts) == [shards[0].id]
-        assert decode.make_shards(store, None, config, manifest, parts) == [shards[0].id]  # a retry finds it
+        assert frame_shards.make_shards(store, root, config, manifest, parts) == [shards[0].id]
+        assert frame_shards.make_shards(store, None, config, manifest, parts) == [shards[0].id]  # a retry finds it
 
     monkeypatch.setattr(cluster, "_map", made_there)
     there = on(config, "tcp://anywhere:8786")

@@ -23,7 +23,7 @@ from ivcore.features import reader
 from ivcore.features.reader import Features
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Store
-from ivcore.video import decode, decoder_cost, disk_plan, pool
+from ivcore.video import decode_clips, decoder_cost, disk_plan, pool
 from ivcore.video.decode_file import Task, choose, decode_file
 from ivcore.video.frames import Frames, normalise
 from ivcore.video.probe import Unusable, open_video
@@ -350,7 +350,7 @@ def test_a_lost_worker_costs_one_file_and_the_other_decoder_has_a_try(
     for n, name in enumerate(names):
         numbered(root / name, 20 + n)
     data, store, manifest = folder_of(root, names, tmp_path)
-    monkeypatch.setattr(decode, "decode_file", breaking.decode_or_break)
+    monkeypatch.setattr(decode_clips, "decode_file", breaking.decode_or_break)
     config = FramesConfig(deadline_s=2.5, workers=2, shard_clips=10)
     began = time.monotonic()
     frames = steps.run(steps.decode(store, data, config, manifest), store)
@@ -363,7 +363,7 @@ def test_a_lost_worker_costs_one_file_and_the_other_decoder_has_a_try(
     assert (record["rows_in"], record["rows_ok"], record["rows_failed"]) == (16, 13, 3)
     assert record["measured"]["workers_cpu_s"] > 0
 
-    monkeypatch.setattr(decode, "decode_file", decode_file)  # the day after, the same files may come
+    monkeypatch.setattr(decode_clips, "decode_file", decode_file)  # the day after, the same files may come
     same = steps.run(steps.decode(store, data, config, manifest), store)
     assert same == frames  # what was lost stays lost under the same deadline
     more = steps.run(steps.decode(store, data, config.model_copy(update={"deadline_s": 9.0}), manifest), store)

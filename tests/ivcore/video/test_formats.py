@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ivcore.video.decode_file import Task, decode_file
-from ivcore.video.probe import preflight
+from ivcore.video.probe import open_video
 from ivcore.video.resize import resize
 from ivcore.video.sampling import Sampling, middle
 from tests.ivcore.video import zoo
@@ -142,7 +142,7 @@ def test_a_damaged_key_frame_sends_the_file_to_a_decode_from_the_beginning(folde
 
 def test_clean_is_what_decord_is_right_on(folder: Path) -> None:
     for name in ("h264.ts", "h264_edit_list.mp4", "hevc_open_gop.mp4", "h264_b.mp4"):
-        with preflight(zoo.FORMATS[name](folder / f"clean-{name}")) as video:
+        with open_video(zoo.FORMATS[name](folder / f"clean-{name}")) as video:
             assert (not video.table.unclean) == (name in BY_DECORD), video.table.unclean
             assert video.table.base == pytest.approx(float(Fraction(video.stream.time_base)))
 
