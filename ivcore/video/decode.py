@@ -50,14 +50,14 @@ def decode_manifest(
         for part in parts:
             shard = shards.write_shard(store, frames, [clips[row] for row in part], results, spent)
             rows = list(schemas.rows(shard.path / "index.parquet", schemas.FRAMES))
-            known |= {shards.content(clips[row]): entry for row, entry in zip(part, rows, strict=True)}
+            known |= {shards.content_of(clips[row]): entry for row, entry in zip(part, rows, strict=True)}
             num_failed += sum(row["error"] is not None for row in rows)
             done += len(part)
             bar.update(len(part))
             bar.set_postfix(failed=num_failed)
             rate = (done - len(clips) + len(new)) / max(time.monotonic() - began, 1e-9)
             log({"clips": done, "clips_failed": num_failed, "clips_per_s": rate}, done)
-    index = [known[shards.content(clip)] for clip in clips]
+    index = [known[shards.content_of(clip)] for clip in clips]
     seconds = round(time.monotonic() - began, 3)
     failed = [row for row in index if row["error"] is not None]
     reasons = dict(sorted(collections.Counter(row["error"] for row in failed).items()))

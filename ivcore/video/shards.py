@@ -37,7 +37,7 @@ def planned(
         WorkError: there is no room for these.
     """
     known = found(store, frames, clips)
-    new = [row for row, clip in enumerate(clips) if content(clip) not in known]
+    new = [row for row, clip in enumerate(clips) if content_of(clip) not in known]
     num = sum(clips[row]["error"] is None for row in new)
     wanted_gb = disk_plan.frames_gb(num, frames) if frames.cache else 0.0
     disk_plan.check("new frames", num, wanted_gb, store.home, frames.disk_gb, later_gb, later_must)
@@ -85,7 +85,7 @@ def write_shard(
     return draft.artifact
 
 
-def content(clip: Row) -> tuple[Any, ...]:
+def content_of(clip: Row) -> tuple[Any, ...]:
     """What a clip's frames hang on, beside how they are taken."""
     return clip["clip_id"], clip["sha256"], clip["start_s"], clip["end_s"], clip["error"]
 
@@ -102,7 +102,7 @@ def _how(frames: FramesConfig) -> dict[str, Any]:
 
 def found(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[tuple[Any, ...], Row]:
     """Index rows of the clips that some shard has, by content; not of what was lost under a shorter deadline."""
-    wanted, how, known = {content(clip) for clip in clips}, _how(frames), dict[tuple[Any, ...], Row]()
+    wanted, how, known = {content_of(clip) for clip in clips}, _how(frames), dict[tuple[Any, ...], Row]()
     for id, record in store.records("frame_shard"):
         recipe = dict(record["config"])
         contents = [tuple(clip) for clip in recipe.pop("clips", [])]
@@ -120,7 +120,7 @@ def found(store: Store, frames: FramesConfig, clips: list[Row]) -> dict[tuple[An
 
 def _recipe(store: Store, frames: FramesConfig, clips: list[Row]) -> tuple[dict[str, Any], str]:
     """The recipe and the key of the shard of these clips."""
-    recipe = {**_how(frames), "clips": [list(content(clip)) for clip in clips]}
+    recipe = {**_how(frames), "clips": [list(content_of(clip)) for clip in clips]}
     recipe = with_deadline(store, "frame_shard", recipe, {}, frames.deadline_s)
     return recipe, key("frame_shard", VERSIONS["frame_shard"], recipe, {})
 
