@@ -1,4 +1,4 @@
-"""Published data sets: cards that check their files, readers on made-up annotations, videos that are not there."""
+"""Published data sets: readers of real and of made-up annotations, videos that are not there."""
 
 import csv
 import json
@@ -6,80 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from ivcore import names, steps
 from ivcore.config import DataConfig
-from ivcore.datasets import cards, published
+from ivcore.datasets import cards
 from ivcore.datasets.shapes.drawing import encode
 from ivcore.errors import UserError
 from ivcore.store import schemas
 from ivcore.store.artifacts import Store
-
-PACKAGE = "ivcore.datasets.sets"
-NAMES = names.names(PACKAGE)
-REAL = (Path(__file__).parents[3] / "../shared/data/annotations").resolve()
-AT_HAND = {"msrvtt": "msrvtt", "msvd": "msvd", "msvd_cn": "msvd", "didemo": "didemo", "youcook2": "youcook2"}
-WRONG = {
-    "msrvtt": "msrvtt/msrvtt_ret_test1k.json",
-    "didemo": "didemo/didemo_ret_test.json",
-    "youcook2": "msrvtt/MSRVTT_JSFUSION_test.csv",
-}
-real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the annotation files")
-
-
-def card(name: str) -> cards.Card:
-    return names.module(PACKAGE, name).CARD
-
-
-def rows(name: str, annotations: Path, **more) -> tuple[list[dict], list[dict]]:
-    data = DataConfig(dataset=name, root=str(annotations.parent), annotations=str(annotations), **more)
-    return names.module(PACKAGE, name).rows(data, annotations.parent)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_data_set_has_a_whole_card(name):
-    found = card(name)
-    assert all((found.name, found.split, found.caption_rule, found.licence, found.citation, found.main_score))
-    assert set(found.languages) <= {"en", "zh", "es"}
-    for digest in found.files.values():
-        assert digest == cards.UNVERIFIED or (len(digest) == 64 and int(digest, 16))
-    assert found.checksum == "none" or found.url.startswith("https://")
-    json.dumps(found.facts())
-
-
-def test_which_cards_are_verified():
-    by = {c: {n for n in NAMES if card(n).checksum == c} for c in ("sha256", "unverified", "none")}
-    assert by["sha256"] == set(AT_HAND)
-    assert by["none"] == {"folder", "mix", "synthetic", "upstream", "upstream_actions", "upstream_mc"}
-    assert by["unverified"] >= {"lsmdc", "activitynet", "vatex_en", "vatex_zh", "ssv2_mc", "charades", "hmdb51"}
-
-
-@real
-@pytest.mark.parametrize("name", sorted(AT_HAND))
-def test_a_card_fits_its_real_annotation(name):
-    counts = published.counts(name, str(REAL / AT_HAND[name]))
-    assert counts == {"videos": card(name).num_videos, "captions": card(name).num_captions}
-
-
-@real
-@pytest.mark.parametrize("name", sorted(WRONG))
-def test_another_split_is_refused_and_both_are_named(name):
-    file = REAL / WRONG[name]
-    with pytest.raises(UserError) as error:
-        published.counts(name, str(file))
-    assert next(iter(card(name).files.values())) in str(error.value)
-    assert cards.sha256_file(file) in str(error.value)
-
-
-@real
-def test_one_byte_more_is_refused(tmp_path):
-    for file in ("captions_msvd.json", "test_list.txt"):
-        (tmp_path / file).write_bytes((REAL / "msvd" / file).read_bytes())
-    assert published.counts("msvd", str(tmp_path))["videos"] == 670
-    (tmp_path / "test_list.txt").open("a").write("\n")
-    with pytest.raises(UserError, match="another split"):
-        published.counts("msvd", str(tmp_path))
+from tests.ivcore.datasets.made_up import PACKAGE, REAL, card, real, rows, texts, write
 
 
 @real
@@ -111,38 +46,6 @@ def test_didemo_joins_what_two_endings_of_one_video_say():
         "camera zooms in and then back out on a distant wave."
     )
     assert {c["end_s"] for c in clips} == {30.0} and {c["text_class"] for c in captions} == {"long"}
-
-
-def test_unverified_is_refused_until_it_is_allowed(tmp_path):
-    file = tmp_path / "mine.csv"
-    file.write_text("m_1\t0\t0\t0\t0\tShe waits.\nm_2\t0\t0\t0\t0\tHe  goes.\n")
-    with pytest.raises(UserError, match=r"unverified.*--allow-unverified"):
-        published.counts("lsmdc", str(file))
-    assert published.counts("lsmdc", str(file), allow_unverified=True) == {"videos": 2, "captions": 2}
-
-
-def test_a_count_that_is_not_the_cards_is_said(tmp_path, caplog):
-    file = tmp_path / "mine.csv"
-    file.write_text("m_1\t0\t0\t0\t0\tShe waits.\n")
-    published.counts("lsmdc", str(file), allow_unverified=True)
-    assert "the card says 1000 videos, the annotation has 1" in caplog.text
-    with pytest.raises(UserError, match="the card says 1000 videos"):
-        cards.counted("msrvtt", card("msrvtt"), 999, 1000)
-
-
-def write(folder: Path, **files: str) -> Path:
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder / next(iter(files))
-
-
-def texts(captions: list[dict], clip_id: str) -> list[str]:
-    """True texts of a clip, its own and those that pairs name."""
-    return [
-        c["caption"]
-        for c in captions
-        if (c["clip_id"] == clip_id) or [clip_id, True] in [list(p) for p in c.get("pairs", ())]
-    ]
 
 
 def made_up(name: str, folder: Path) -> tuple[list[dict], list[dict]]:
@@ -219,72 +122,6 @@ def test_a_file_of_another_shape_is_one_line(tmp_path):
             rows(name, file, allow_unverified=True)
 
 
-ENTRIES = [
-    {"video": "a.mp4", "caption": ["one", "two"]},
-    {"video": "sub/b.mp4", "caption": "three"},
-    {"video": "a.mp4", "caption": "four"},
-]
-
-
-def test_upstreams_retrieval_json(tmp_path):
-    file = write(tmp_path, **{"r.json": json.dumps(ENTRIES)})
-    clips, captions = rows("upstream", file)
-    assert [c["clip_id"] for c in clips] == ["a.mp4", "sub/b.mp4"]
-    assert texts(captions, "a.mp4") == ["one", "two", "four"]
-    _, captions = rows("upstream", file, caption_rule="paragraph", language="zh")
-    assert texts(captions, "a.mp4") == ["one two four"] and {c["language"] for c in captions} == {"zh"}
-
-
-def test_several_videos_of_a_caption(tmp_path):
-    file = write(tmp_path, **{"r.json": json.dumps([{"video": ["a.mp4", "b.mp4"], "caption": "x"}, ENTRIES[1]])})
-    clips, captions = rows("upstream", file)
-    assert [(c["clip_id"], c.get("pairs", [])) for c in captions] == [
-        ("a.mp4", [("b.mp4", True)]),
-        ("sub/b.mp4", []),
-    ]
-    assert len(clips) == 3
-
-
-def test_upstreams_choices(tmp_path):
-    own = [{"video": "a.mp4", "option": ["x", "y"], "answer": 1}, {"video": "a.mp4", "option": ["y", "z"], "answer": 0}]
-    clips, captions = rows("upstream_mc", write(tmp_path, **{"m.json": json.dumps(own)}))
-    assert [c["clip_id"] for c in clips] == ["a.mp4", "a.mp4#2"] and {c["family"] for c in clips} == {"a.mp4"}
-    assert [(c["caption"], c["pairs"]) for c in captions] == [
-        ("x", [("a.mp4", False)]),
-        ("y", [("a.mp4", True)]),
-        ("y", [("a.mp4#2", True)]),
-        ("z", [("a.mp4#2", False)]),
-    ]
-    several = [{"video": v, "option": ["x", "y", "z"], "answer": a} for v, a in (("a", [1, 0, 1]), ("b", [0, 0, 0]))]
-    _, captions = rows("upstream_mc", write(tmp_path, **{"m.json": json.dumps(several)}))
-    assert texts(captions, "a") == ["x", "z"] and texts(captions, "b") == []
-    assert [c["caption"] for c in captions] == ["x", "y", "z"]  # once, not once a video
-
-
-def test_upstreams_actions(tmp_path):
-    entries = [{"video": v, "caption": c} for v, c in (("a", "run"), ("b", "jump"), ("c", "run"))]
-    _, captions = rows("upstream_actions", write(tmp_path, **{"c.json": json.dumps(entries)}))
-    assert [c["caption"] for c in captions] == ["jump", "run"] and texts(captions, "c") == ["run"]
-
-
-@pytest.mark.parametrize(
-    "name, text, told",
-    [
-        ("upstream", "{", "cannot be read as json"),
-        ("upstream", "{}", "no list"),
-        ("upstream", '[{"video": "a"}]', "entry 1: caption = None"),
-        ("upstream", '[{"caption": "a"}]', "must have a video"),
-        ("upstream_mc", '[{"video": "a", "option": ["x", "y"], "answer": 2}]', "answer = 2"),
-        ("upstream_mc", '[{"video": "a", "option": ["x", "y"], "answer": [1]}]', "neither a place"),
-        ("upstream_actions", '[{"video": "a", "caption": ""}]', "neither a text"),
-        ("upstream", '[{"video": "../a", "caption": "x"}]', "leaves data.root"),
-    ],
-)
-def test_wrong_entries_are_named(tmp_path, name, text, told):
-    with pytest.raises(UserError, match=told):
-        rows(name, write(tmp_path, **{"r.json": text}))
-
-
 def test_missing_videos_are_rows_and_other_endings_are_found(tmp_path, monkeypatch):
     root = tmp_path / "videos"
     root.mkdir()
@@ -310,28 +147,3 @@ def test_missing_videos_are_rows_and_other_endings_are_found(tmp_path, monkeypat
     before = steps.ingest(store, data).key
     encode(root / "video3.mp4", np.full((6, 32, 32, 3), 50, np.uint8), 5)
     assert steps.ingest(store, data).key != before
-
-
-def test_the_command_lists_shows_and_checks(tmp_path):
-    from flows.cli import main
-
-    def iv(*words: str):
-        return CliRunner().invoke(main, ["datasets", *words])
-
-    assert all(name in iv().output for name in NAMES)
-    listed = json.loads(iv("--json").output)["datasets"]
-    assert listed["msvd"]["num_captions"] == 27763 and set(listed) == set(NAMES)
-    assert "Chen, Dolan" in iv("msvd").output
-    file = tmp_path / "a.csv"
-    file.write_text("m_1\t0\t0\t0\t0\tShe waits.\n")
-    refused = iv("lsmdc", "--check", str(file))
-    assert refused.exit_code == 2 and "--allow-unverified" in refused.output
-    passed = iv("lsmdc", "--check", str(file), "--allow-unverified", "--json")
-    assert passed.exit_code == 0 and '"videos": 1' in passed.output
-    assert iv("nowhere").exit_code == 2 and iv("folder", "--check", str(file)).exit_code == 2
-
-
-def test_the_allowance_reaches_the_config():
-    from flows.cli import load
-
-    assert load("demo", (), None, True).data.allow_unverified and not load("demo", (), None).data.allow_unverified
