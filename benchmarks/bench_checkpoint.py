@@ -11,6 +11,7 @@ import torch
 
 from ivcore.config import Phase, StageConfig, TrainConfig
 from ivcore.models import build_s2
+from ivcore.retrieval.embed import Encoder
 from ivcore.text.tokenizer import Tokenizer
 from ivcore.train.batches import Batch
 from ivcore.train.loop import Loop
@@ -39,7 +40,8 @@ def tiny(place: Path, every: int, steps: int) -> tuple[list[float], list[float]]
     train = TrainConfig(threads=torch.get_num_threads(), save_every_steps=every, save_every_min=0)
     tokenizer = Tokenizer.train(CAPTIONS, 100, "bert")
     model = build_s2("tiny", tokenizer.vocab_size, 0).train()
-    loop = Loop(model, tokenizer, Clips(), train, stage, phase, 32, torch.device("cpu"))  # type: ignore[arg-type]
+    encoder = Encoder(model, tokenizer, 32, torch.device("cpu"), torch.float32)
+    loop = Loop(encoder, Clips(), train, stage, phase)  # type: ignore[arg-type]
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(BATCH)]
     batch = Batch(list(range(BATCH)), captions, torch.arange(BATCH), "en/short")
     begun: list[float] = []
@@ -50,7 +52,7 @@ def tiny(place: Path, every: int, steps: int) -> tuple[list[float], list[float]]
             yield batch
 
     loop.run(batches(), lambda figures, step: None, place)
-    return begun, [loop.tally.figures[n] for n in ("loss/vtc", "loss/vtm", "loss/mlm")]
+    return begun, [loop.totals.figures[n] for n in ("loss/vtc", "loss/vtm", "loss/mlm")]
 
 
 def share() -> dict:

@@ -260,14 +260,16 @@ def encode(rows):
     return (model.encode_video(normalise(frames[rows])), model.encode_text(ids[rows])), None
 def loss(video, text):
     return {"vtc": vtc_loss(video, text, model.temp, torch.arange(len(video)))}
+def total(losses):
+    return losses["vtc"]
 def resident(what):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
-cached_backward(encode, [slice(0, 2)], loss)  # libraries loaded, gradients there
+cached_backward(encode, [slice(0, 2)], loss, total)  # libraries loaded, gradients there
 model.zero_grad(set_to_none=False)
 before = resident("VmRSS")
 if chunk < batch:
-    value = cached_backward(encode, [slice(s, s + chunk) for s in range(0, batch, chunk)], loss)["vtc"]
+    value = cached_backward(encode, [slice(s, s + chunk) for s in range(0, batch, chunk)], loss, total)["vtc"]
 else:
     value = loss(*encode(slice(0, batch))[0])["vtc"]
     value.backward()

@@ -181,7 +181,9 @@ def _fit(
         from ivcore.train.job import Job
 
         place = store.home / "cache" / "training" / f"{kind}-{step.key}"
-        fit(draft, Job(store, kind, model, train, stage, phase, manifest, inputs, init, features, place), log)
+        parts = {"model": model, "train": train, "stage": stage, "phase": phase, "features": features}
+        job = Job(home=store.home, kind=kind, manifest=manifest, inputs=inputs, init=init, place=place, **parts)
+        fit(draft, job, log)
 
     optimiser = {k: v for k, v in stage.recipe().items() if k != "phases"}
     shared = {k: v for k, v in train.recipe().items() if k not in ("s2", "clip")}

@@ -91,7 +91,7 @@ def _kept(
         return True
     size = encoder.record()["config"]["model"]["size"]
     each = gb * plan.GB / (frames.rows * features.views)
-    costs = plan.measured(frames, size, each, train, where.store.home, features.views)
+    costs = plan.measure(frames, size, each, train, where.store.home, features.views)
     keep, why = plan.keep(costs)
     log.info("tokens of the frozen trunk, %s (features.cache decides otherwise)", why)
     return keep

@@ -14,7 +14,7 @@ def like(store: Store, scores: Artifact, checkpoint: Artifact, before: Artifact)
     """Scores of the checkpoint on what `scores` were made on; its trunk is the one of its scores from `before`."""
     record = scores.record()
     asked = EvalConfig.model_validate({n: v for n, v in record["config"].items() if n in EvalConfig.model_fields})
-    trunk = retraining.encoder(store, checkpoint, store.get(before.record()["inputs"]["features"]))
+    trunk = retraining.trunk_of(store, checkpoint, store.get(before.record()["inputs"]["features"]))
     samplings = [store.get(id) for name, id in sorted(record["inputs"].items()) if name.startswith("features")]
     features, *more = (_features(store, one, trunk, asked.split) for one in samplings)
     train, manifest = TrainConfig(threads=record["config"]["threads"]), store.get(record["inputs"]["manifest"])

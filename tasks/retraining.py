@@ -34,7 +34,7 @@ def held_back(variant: Variant, manifest: Reference) -> tuple[retraining.Model, 
 def named(variant: Variant, id: str) -> Reference:
     """The reference of a checkpoint that is there."""
     found = variant.where.store.get(id)
-    return {"kind": found.kind, "key": found.key, "rows": found.rows, "stage": {"label": retraining.phase(found)}}
+    return {"kind": found.kind, "key": found.key, "rows": found.rows, "stage": {"label": retraining.phase_name(found)}}
 
 
 def note_trained(variant: Variant, manifest: Reference, models: Sequence[tuple[Reference, Reference]]) -> None:
@@ -42,5 +42,5 @@ def note_trained(variant: Variant, manifest: Reference, models: Sequence[tuple[R
     where, noted = variant.where, []
     for checkpoint, features in models:
         here = where.open(checkpoint)
-        noted.append((here.id, retraining.encoder(where.store, here, where.open(features)).id))
+        noted.append((here.id, retraining.trunk_of(where.store, here, where.open(features)).id))
     retraining.remember(where.store, variant.config, where.open(manifest), noted)

@@ -34,7 +34,7 @@ def keep(where: Where, id: str) -> State[Any]:
     found = where.store.get(id)
     record = found.record()
     inputs = {name: _named(where, input) for name, input in record["inputs"].items()}
-    step = Step(f"fit_{found.kind}", found.kind, record["config"], inputs, _trained, label=retraining.phase(found))
+    step = Step(f"fit_{found.kind}", found.kind, record["config"], inputs, _trained, label=retraining.phase_name(found))
     return execute(where, step)
 
 

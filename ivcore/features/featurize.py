@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ivcore.checkpoints import checkpoint
 from ivcore.config import FeaturesConfig, TrainConfig
 from ivcore.datasets.captions import Captions
-from ivcore.features.reuse import Earlier
+from ivcore.features.reuse import EarlierFeatures
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Draft, Store
 from ivcore.store.log import Log
@@ -46,7 +46,7 @@ def write_features(
     """
     torch.set_num_threads(train.threads)
     device = checkpoint.device(train.device)
-    model, _ = checkpoint.load(encoder.path)
+    model: Any = checkpoint.load(encoder.path)[0]
     model.to(device)
     source = Frames(store, frames, Views.of(features, train.seed))
     model.vision_encoder.take_frames(source.shape[0])
@@ -56,7 +56,7 @@ def write_features(
         wanted = set(captions.clips(split))
         rows = [row for row in rows if source.clip_ids[row] in wanted]
     trained = set(captions.clips("train")) if captions else set()
-    earlier = Earlier(store, recipe, frames)
+    earlier = EarlierFeatures(store, recipe, frames)
     made = 0
 
     def encode(part: Sequence[int], view: int) -> tuple[np.ndarray, np.ndarray]:

@@ -68,7 +68,7 @@ def clips_read(train: TrainConfig, num_clips: int) -> int:
     return round(total)
 
 
-def measured(frames: Artifact, size: str, clip_bytes: float, train: TrainConfig, home: Path, views: int = 1) -> Costs:
+def measure(frames: Artifact, size: str, clip_bytes: float, train: TrainConfig, home: Path, views: int = 1) -> Costs:
     """The costs here: the disk of `home` timed, the trunk's arithmetic over the speed of a matrix product."""
     from ivcore.models import s2_config
     from ivcore.models.flops import trunk

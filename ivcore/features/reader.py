@@ -31,14 +31,13 @@ class Features:
         self.shape = (facts["num_tokens"], facts["width"])  # L, C
         self._pooled = _array(table.column("pooled")).reshape(-1, facts["pooled"])
         self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
-        self._spots = self._spots_of(0)
-        self._others: dict[tuple[int, int], Spot] = {}  # by row and view; the plain views are those above
+        self._spots = {(row, 0): spot for row, spot in enumerate(self._spots_of(0))}  # by row and view
         self.num_views: int = facts.get("views", 1)
         if self.num_views > 1:
             self._files.append(schemas.opened(artifact.path / "views.parquet", "views"))
             named = self._files[1].read(columns=["clip_id", "view"]).to_pylist()
             for found, spot in zip(named, self._spots_of(1), strict=True):
-                self._others[self._row_of[found["clip_id"]], found["view"]] = spot
+                self._spots[self._row_of[found["clip_id"]], found["view"]] = spot
         self._groups: collections.OrderedDict[tuple[int, int], Tensor] = collections.OrderedDict()
         self._held = 0  # bytes
 
@@ -48,13 +47,12 @@ class Features:
 
     def holds(self, clip_id: str, view: int) -> bool:
         """Whether this view of the clip is there."""
-        row = self._row_of.get(clip_id)
-        return row is not None and (view == 0 or (row, view) in self._others)
+        return (self._row_of.get(clip_id), view) in self._spots
 
     def tokens(self, rows: Sequence[int], views: Sequence[int] = ()) -> Tensor:
         """float32 [B, L, C], whatever type they are stored in; `views`: one a row; none: plain clips."""
         wanted = zip(rows, views or [0] * len(rows), strict=True)
-        spots = [self._others[row, view] if view else self._spots[row] for row, view in wanted]
+        spots = [self._spots[place] for place in wanted]
         out = torch.empty(len(rows), *self.shape)
         for n in sorted(range(len(rows)), key=lambda n: spots[n]):  # so that a batch reads a row group once
             file, group, row = spots[n]

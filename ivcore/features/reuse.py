@@ -11,26 +11,21 @@ from ivcore.store.artifacts import Artifact, Store
 from ivcore.store.versions import VERSIONS
 
 
-class Earlier:
+class EarlierFeatures:
     """The features artifact of the same recipe that shares most clips with these frames; perhaps none."""
 
     def __init__(self, store: Store, recipe: Mapping[str, Any], frames: Artifact) -> None:
         """Reads indexes and pooled vectors; tokens are read as they are asked for."""
-        here = _spots(frames)
-        self._features: Features | None = None
+        here, best = _spots(frames), ""
         self._same: set[str] = set()  # clips whose frames are the very same bytes
-        best = ""
         for id, record in store.records("features"):
-            if record["version"] != VERSIONS["features"] or record["config"] != recipe:
-                continue
-            kind, _, key = record["inputs"]["frames"].partition("/")
-            source = store.find(kind, key)
-            there = _spots(source) if source else {}
-            same = {clip_id for clip_id, spot in here.items() if there.get(clip_id) == spot}
-            if len(same) > len(self._same):
-                best, self._same = id, same
-        if best:
-            self._features = Features(store.get(best))
+            if record["version"] == VERSIONS["features"] and record["config"] == recipe:
+                source = store.find(*record["inputs"]["frames"].split("/"))
+                there = _spots(source) if source else {}
+                same = {clip_id for clip_id, spot in here.items() if there.get(clip_id) == spot}
+                if len(same) > len(self._same):
+                    best, self._same = id, same
+        self._features = Features(store.get(best)) if best else None
 
     def has(self, clip_id: str, view: int) -> bool:
         """Whether this view of the clip is there."""

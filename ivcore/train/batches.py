@@ -16,9 +16,7 @@ from ivcore.config import Phase
 from ivcore.datasets.captions import Captions
 from ivcore.errors import UserError
 
-GROUP = 8  # clips of a neighbour group: an anchor and 7 that the model confuses with it
-NEAREST = 24  # the 7 are drawn from this many nearest
-
+GROUP = 8  # clips of a neighbour group: an anchor and 7 that the model confuses with it (`neighbours`)
 ANY = "any"  # in place of a language: drawn clip by clip
 
 Kind = tuple[str, str, str]  # media, language, text class
@@ -58,13 +56,7 @@ class Batches:
     """
 
     def __init__(
-        self,
-        captions: Captions,
-        clip_ids: Sequence[str],
-        phase: Phase,
-        batch_size: int,
-        seed: int,
-        views: int = 1,
+        self, captions: Captions, clip_ids: Sequence[str], phase: Phase, batch_size: int, seed: int, views: int = 1
     ) -> None:
         """`clip_ids` are the rows of the input artifact; only those of the training split are used."""
         self.phase, self.seed, self.views = phase, seed, views
@@ -91,7 +83,7 @@ class Batches:
         self.batch_size = min(batch_size, max(map(len, self.pools.values())))
         self.per_epoch = {m: self._batches_of(m, weight) for m in dict.fromkeys(kind[0] for kind in self.pools)}
         self.phase = phase.in_steps(sum(self.per_epoch.values()))  # epochs counted out in steps
-        self.neighbours: dict[int, np.ndarray] | None = None  # set before batches of neighbours are asked for
+        self.neighbours: dict[int, np.ndarray] = {}  # set before batches of neighbours are asked for
 
     def __iter__(self) -> Iterator[Batch]:
         """One batch a step, `phase.steps` in all."""
@@ -108,10 +100,8 @@ class Batches:
             grouped = self.phase.batches != "random" and draw.random() < self.phase.group_share
             if not grouped or media == "image":  # images have no swaps and no neighbours
                 rows = single[kind].deal(min(self.batch_size, len(self.pools[kind])), draw)
-            elif self.phase.batches == "families":
-                rows = self._whole(groups[kind], anchors[kind], draw)
             else:
-                rows = self._confused(anchors[kind], draw)
+                rows = self._grouped(anchors[kind], groups[kind], draw)
             captions, views = [], []
             for row, read in zip(rows.tolist(), self._read(kind, rows.tolist(), draw)):
                 texts = self.texts[read][row]
@@ -143,7 +133,7 @@ class Batches:
 
     def _one_of(self, languages: list[str], draw: np.random.Generator) -> int:
         """Place of one of these languages, drawn evenly or by the phase's weights."""
-        weights = dict(zip(self.phase.languages, self.phase.language_weights))
+        weights: dict[str, float] = dict(zip(self.phase.languages, self.phase.language_weights))
         if not weights or ANY in languages:
             return int(draw.integers(len(languages)))
         share = np.array([weights[language] for language in languages])
@@ -168,26 +158,18 @@ class Batches:
             members.setdefault(int(self.family[row]), []).append(row)
         return [m for m in members.values() if len(m) > 1] or list(members.values())
 
-    def _whole(self, groups: list[list[int]], deck: Deck, draw: np.random.Generator) -> np.ndarray:
-        """Whole families until the batch is full; the last one may be cut."""
+    def _grouped(self, deck: Deck, families: list[list[int]], draw: np.random.Generator) -> np.ndarray:
+        """Whole families, or anchors with 7 of their nearest, until the batch is full; the last one may be cut."""
         rows: dict[int, None] = {}
-        for _ in range(2 * len(groups)):  # once through may begin in the middle of a shuffle
+        for _ in range(2 * len(deck.numbers)):  # once through may begin in the middle of a shuffle
             if len(rows) >= self.batch_size:
                 break
-            rows.update(dict.fromkeys(groups[int(deck.deal(1, draw)[0])]))
-        return np.array(list(rows)[: self.batch_size])
-
-    def _confused(self, deck: Deck, draw: np.random.Generator) -> np.ndarray:
-        """Groups of an anchor and 7 of its nearest, none twice in a batch."""
-        assert self.neighbours is not None
-        rows: dict[int, None] = {}
-        for _ in range(2 * len(deck.numbers)):
-            if len(rows) >= self.batch_size:
-                break
-            anchor = int(deck.deal(1, draw)[0])
-            if anchor not in rows:
-                near = [int(r) for r in draw.permutation(self.neighbours[anchor]) if int(r) not in rows]
-                rows.update(dict.fromkeys([anchor, *near[: GROUP - 1]]))
+            number = int(deck.deal(1, draw)[0])
+            if families:
+                rows.update(dict.fromkeys(families[number]))
+            elif number not in rows:
+                near = [int(r) for r in draw.permutation(self.neighbours[number]) if int(r) not in rows]
+                rows.update(dict.fromkeys([number, *near[: GROUP - 1]]))
         return np.array(list(rows)[: self.batch_size])
 
 
@@ -195,21 +177,3 @@ def _from(texts: list[str], name: str) -> list[str]:
     """The texts in their order, but begun at one that hangs on `name`."""
     first = zlib.crc32(name.encode()) % len(texts)
     return texts[first:] + texts[:first]
-
-
-def nearest(video: torch.Tensor, text: torch.Tensor, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    """For each row the rows it is most confused with: highest cosine of its caption with other videos.
-
-    Args:
-        video: unit vectors [N, E], in the order of `rows`.
-        text: unit vectors [N, E], likewise.
-        rows: the N row numbers.
-    """
-    number = np.array(rows)
-    out: dict[int, np.ndarray] = {}
-    for start in range(0, len(text), 1024):
-        sim = text[start : start + 1024] @ video.T  # [chunk, N]
-        sim[torch.arange(len(sim)), torch.arange(start, start + len(sim))] = -2.0
-        top = sim.topk(min(NEAREST, len(video) - 1), dim=1).indices.numpy()
-        out.update({int(number[start + i]): number[top[i]] for i in range(len(top))})
-    return out

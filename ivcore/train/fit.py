@@ -11,9 +11,10 @@ from ivcore.checkpoints import checkpoint
 from ivcore.config import TrainConfig
 from ivcore.datasets.captions import Captions
 from ivcore.errors import WorkError
-from ivcore.models import lora
+from ivcore.models import ClipModel, lora
 from ivcore.models.base import VideoTextModel
 from ivcore.models.freeze import apply_policy, digest, verify
+from ivcore.retrieval.embed import Encoder
 from ivcore.store import schemas
 from ivcore.store.artifacts import Draft
 from ivcore.store.log import Log
@@ -21,8 +22,9 @@ from ivcore.train import setup
 from ivcore.train.frozen_texts import FrozenTexts, pays
 from ivcore.train.job import Job
 from ivcore.train.loop import Loop
-from ivcore.train.parallel import Ranks, whole
-from ivcore.train.totals import Tally
+from ivcore.train.parallel import ALONE, Ranks, whole
+from ivcore.train.source import open_source
+from ivcore.train.totals import Totals
 from ivcore.train.validate import Validation
 
 Result = dict[str, Any]  # rows, facts and measured of a record
@@ -39,7 +41,7 @@ def fit(draft: Draft, job: Job, log: Log) -> None:
 
         result = launch.train(job, draft.path, log)
     else:
-        result = train(job, draft.path, log, Ranks())
+        result = train(job, draft.path, log, ALONE)
     draft.count(ok=result["rows"])
     draft.facts.update(result["facts"])
     draft.measured.update(result["measured"])
@@ -53,35 +55,36 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     torch.set_num_threads(job.train.threads)
     device = ranks.device(job.train.device)
     captions = Captions(job.manifest)
-    model, tokenizer = setup.models(job, captions)
+    model, tokenizer = setup.model_and_tokenizer(job, captions)
+    encoder = Encoder(model, tokenizer, job.text_len, device, getattr(torch, job.train.dtype))
     trained = apply_policy(model, phase.trainable)
     frozen = sorted(set(dict(model.named_parameters())) - set(trained))
     before = digest(model, frozen)
     kept = copy.deepcopy(model) if ranks.sharded or job.train.weights != "float32" else model  # whole, and float32
     _fit_memory(model, job.train)
-    model.to(device).train()
-    source = setup.source(job)
-    batches = setup.batches(job, captions, model, tokenizer, source, device)
+    torch.nn.Module.to(model, device).train()
+    source = open_source(job)
+    batches = setup.batches(job, captions, encoder, source)
     phase = batches.phase  # epochs counted out in steps
-    look = Validation(job, captions, source) if job.stage.validate_every else None
+    validate = Validation(job, captions, source) if job.stage.validate_every else None
     model.to(getattr(torch, job.train.weights))
-    loop = Loop(model, tokenizer, source, job.train, job.stage, phase, job.text_len, device, ranks, look)
+    loop = Loop(encoder, source, job.train, job.stage, phase, ranks, validate)
     captions_read = {text for texts in batches.texts.values() for own in texts.values() for text in own}
     if pays(model, len(captions_read), phase.steps * batches.batch_size):
-        loop.texts = FrozenTexts(model, tokenizer, captions_read, job.text_len, loop.dtype)  # type: ignore[arg-type]
+        loop.backward.texts = FrozenTexts(encoder, captions_read)
     resumed = loop.run(batches, log, job.place)
 
     verify(model, phase.trainable)
     after = _settle(model, kept, frozen)
     if before != after:
         raise WorkError(f"{job.kind}/{phase.name}: a frozen parameter moved; this is a defect, please report it")
-    result = _result(job, kept, loop.tally, trained, before, after)
+    result = _result(job, kept, loop.totals, trained, before, after)
     result["measured"] |= {"resumed_from": resumed, "ranks": ranks.count, "cpu_s_before": round(loop.cpu_s_before, 3)}
     if ranks.rank == 0:
-        if phase.trainable == "clip_lora":
-            lora.merge(kept)  # type: ignore[arg-type]
+        if phase.trainable == "clip_lora" and isinstance(kept, ClipModel):
+            lora.merge(kept)
         checkpoint.save(kept, tokenizer, out)
-        schemas.write(out / "curves.parquet", loop.tally.curves, schemas.CURVES)
+        schemas.write(out / "curves.parquet", loop.totals.curves, schemas.CURVES)
     return result
 
 
@@ -90,7 +93,7 @@ def _fit_memory(model: VideoTextModel, train: TrainConfig) -> None:
     vision: Any = model.vision_encoder
     vision.shape = dataclasses.replace(vision.shape, checkpoint_blocks=train.checkpoint_vision)
     text: Any = model.text_encoder
-    own = getattr(text, "transformer", None) or getattr(text, "bert", None)
+    own: Any = getattr(text, "transformer", None) or getattr(text, "bert", None)
     if train.checkpoint_text and hasattr(own, "gradient_checkpointing_enable"):  # transformers' own stack
         own.gradient_checkpointing_enable({"use_reentrant": False})
     elif train.checkpoint_text and hasattr(text.shape, "checkpoint_layers"):
@@ -102,31 +105,27 @@ def _fit_memory(model: VideoTextModel, train: TrainConfig) -> None:
 @torch.no_grad()
 def _settle(model: VideoTextModel, kept: VideoTextModel, frozen: list[str]) -> str:
     """Bring what was trained into `kept`, on the CPU in eval mode; the digest of what should have stood still."""
-    model.eval()
     if model is kept:
         kept.cpu()
-        return digest(kept, frozen)
-    own = dict(kept.named_parameters())
-    for name, parameter in model.named_parameters():
-        value = whole(parameter.detach()).cpu()
-        if name not in frozen:
-            own[name].copy_(value)
-        elif torch.equal(value, own[name].to(value.dtype)):
-            continue  # what was frozen stays as it was before it was rounded
-        else:
-            own[name].copy_(value)
-    kept.eval()
+    else:
+        own = dict(kept.named_parameters())
+        for name, parameter in model.named_parameters():
+            value = whole(parameter.detach()).cpu()
+            # What was frozen stays as it was before it was rounded.
+            if name not in frozen or not torch.equal(value, own[name].to(value.dtype)):
+                own[name].copy_(value)
+    kept.train(False)
     return digest(kept, frozen)
 
 
-def _result(job: Job, model: VideoTextModel, tally: Tally, trained: list[str], before: str, after: str) -> Result:
+def _result(job: Job, model: VideoTextModel, totals: Totals, trained: list[str], before: str, after: str) -> Result:
     phase = job.phase
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    speed = tally.samples / max(tally.seconds, 1e-9)
+    speed = totals.samples / max(totals.seconds, 1e-9)
     facts = {
         "phase": phase.name,
-        "steps": tally.step,
-        "samples": tally.samples,
+        "steps": totals.step,
+        "samples": totals.samples,
         "text_len": job.text_len,
         "trained_names": trained,
         "params_total": sum(sizes.values()),
@@ -134,17 +133,12 @@ def _result(job: Job, model: VideoTextModel, tally: Tally, trained: list[str], b
         "digest_before": before,
         "digest_after": after,
         "vision_digest": digest(model, [n for n in sizes if n.startswith("vision_encoder.")]),
-        "train_gflop": round(tally.gflop, 3),
-        "skipped_steps": tally.skips,
-        "loss_spikes": tally.spikes,
-        "condition": {
-            "vtc_negatives": phase.vtc_negatives,
-            "batches": phase.batches,
-            "vtc": phase.vtc,
-            "vtm": phase.vtm,
-        },
+        "train_gflop": round(totals.gflop, 3),
+        "skipped_steps": totals.skips,
+        "loss_spikes": totals.spikes,
+        "condition": {name: getattr(phase, name) for name in ("vtc_negatives", "batches", "vtc", "vtm")},
     }
     if job.stage.validate_every:
-        facts |= {"best_step": tally.best_step, "best_val_r1": tally.best, "kept": job.stage.keep}
-    measured = {"train_s": round(tally.seconds, 3), "videos_per_s": round(speed, 1)}
-    return {"rows": tally.samples, "facts": facts, "measured": measured}
+        facts |= {"best_step": totals.best_step, "best_val_r1": totals.best, "kept": job.stage.keep}
+    measured = {"train_s": round(totals.seconds, 3), "videos_per_s": round(speed, 1)}
+    return {"rows": totals.samples, "facts": facts, "measured": measured}

@@ -11,27 +11,26 @@ from torch import Tensor
 from ivcore.models.base import VideoTextModel
 from ivcore.models.clip import ClipModel
 from ivcore.models.mobileclip import MobileClipTower
-from ivcore.text.tokenizer import Tokenizer
+from ivcore.retrieval.embed import Encoder
 
 BATCH = 128
-LAST_MATRIX = ("text_encoder.text_projection", "text_encoder.projection_layer")
+LAST_MATRIX = {"text_encoder.text_projection", "text_encoder.projection_layer"}
 
 
 class FrozenTexts:
     """What the tower says of each caption, kept in memory."""
 
     @torch.no_grad()
-    def __init__(
-        self, model: ClipModel, tokenizer: Tokenizer, captions: Iterable[str], text_len: int, dtype: torch.dtype
-    ) -> None:
-        """`dtype`: of the arithmetic. The captions go in one order of their own, so a resumed phase finds the same."""
-        device = model.temp.device
-        ids, mask = tokenizer.encode(unique := sorted(set(captions)), text_len)
+    def __init__(self, encoder: Encoder, captions: Iterable[str]) -> None:
+        """The captions go in one order of their own, so a resumed phase finds the same."""
+        model = encoder.model
+        assert isinstance(model, ClipModel)
+        ids, mask = encoder.tokenizer.encode(unique := sorted(set(captions)), encoder.text_len)
         lengths, found = mask.sum(dim=1), []
         order = lengths.argsort(stable=True)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            for rows in order.split(BATCH):  # of like length, so little padding is computed
-                found.append(model.read_text(ids[rows, : int(lengths[rows].max())].to(device)).cpu())
+        with encoder.arithmetic():
+            for rows in torch.split(order, BATCH):  # of like length, so little padding is computed
+                found.append(model.read_text(ids[rows, : int(lengths[rows].max())].to(encoder.device)).cpu())
         self._read = torch.cat(found)  # [captions, H]
         self._row_of = {unique[row]: n for n, row in enumerate(order.tolist())}
 
@@ -45,13 +44,7 @@ def pays(model: VideoTextModel, num_captions: int, samples: int) -> bool:
 
     MobileCLIP's is left out: it stretches its positions over the length of the batch, so no text stands for itself.
     """
-    still = (
-        isinstance(model, ClipModel)
-        and not isinstance(model.text_encoder, MobileClipTower)
-        and not any(
-            p.requires_grad
-            for n, p in model.named_parameters()
-            if n.startswith("text_encoder.") and n not in LAST_MATRIX
-        )
-    )
-    return still and num_captions < samples
+    if not isinstance(model, ClipModel) or isinstance(model.text_encoder, MobileClipTower):
+        return False
+    trained = {n for n, p in model.named_parameters() if p.requires_grad and n.startswith("text_encoder.")}
+    return trained <= LAST_MATRIX and num_captions < samples

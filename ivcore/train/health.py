@@ -1,39 +1,34 @@
-"""How training is doing: numbers that are none, losses that jump, and how fast it goes."""
+"""How training is doing: batches whose loss is no number, losses that jump, and how fast it goes."""
 
 import json
 import math
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from ivcore.train.batches import Batch
-from ivcore.train.totals import Tally
+from ivcore.train.totals import Totals
 
 SPIKE = 6.0  # deviations above the running mean
 MEMORY = 0.98  # of the running mean, a step
 SETTLED = 30  # steps before a spike can be told
 
 
-def finite(figures: Mapping[str, float]) -> bool:
-    """No loss and no norm is NaN or infinite."""
-    return all(math.isfinite(value) for value in figures.values())
-
-
-def is_spike(tally: Tally, loss: float) -> bool:
+def is_spike(totals: Totals, loss: float) -> bool:
     """The loss stands far above those before; it enters their running mean and deviation."""
-    deviation = math.sqrt(tally.loss_variance)
-    spike = tally.step >= SETTLED and loss > tally.loss_mean + SPIKE * max(deviation, 1e-3)
-    away = 0.0 if tally.step == 0 else loss - tally.loss_mean
-    tally.loss_mean = loss if tally.step == 0 else tally.loss_mean + (1 - MEMORY) * away
-    tally.loss_variance = MEMORY * (tally.loss_variance + (1 - MEMORY) * away * away)
+    deviation = math.sqrt(totals.loss_variance)
+    spike = totals.step >= SETTLED and loss > totals.loss_mean + SPIKE * max(deviation, 1e-3)
+    away = 0.0 if totals.step == 0 else loss - totals.loss_mean
+    totals.loss_mean = loss if totals.step == 0 else totals.loss_mean + (1 - MEMORY) * away
+    totals.loss_variance = MEMORY * (totals.loss_variance + (1 - MEMORY) * away * away)
     return spike
 
 
-def keep_batch(file: Path, step: int, batch: Batch, clip_ids: list[str], figures: Mapping[str, float]) -> None:
+def write_bad_batch(file: Path, step: int, batch: Batch, clip_ids: list[str], figures: Mapping[str, float]) -> None:
     """Write what is needed to replay a bad step (from 1): clips, captions and figures."""
     file.parent.mkdir(parents=True, exist_ok=True)
     found = {
@@ -48,17 +43,12 @@ def keep_batch(file: Path, step: int, batch: Batch, clip_ids: list[str], figures
 
 @dataclass
 class Speed:
-    """Work done and seconds waited for data since the last look."""
+    """Work done and seconds waited for data since it was made."""
 
-    begun: float
+    begun: float = field(default_factory=time.monotonic)
     videos: float = 0.0
     tokens: float = 0.0
     waited: float = 0.0
-
-    @classmethod
-    def now(cls) -> "Speed":
-        """Begin to count."""
-        return cls(time.monotonic())
 
     def figures(self, device: torch.device) -> dict[str, float]:
         """Rates, the share of the time that the loop waited for data, and the most memory taken so far."""

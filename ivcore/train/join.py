@@ -1,7 +1,6 @@
 """A machine that lends its processes to phases another machine trains: `iv join`."""
 
 import logging
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,15 +26,11 @@ def join(home: Path, node: int, once: bool = False) -> int:
                 if name not in answered and not stop.is_set():
                     answered.add(name)
                     log_line.info("machine %d takes part: %s", node, job)
-                    status = _take_part(node, job)
+                    process = start(node, job, stdout=sys.stderr)
+                    with until_sigterm(process.terminate):
+                        status = process.wait()
                     if once and status:
                         raise WorkError(f"{job} ended with {status} on machine {node}; its words are above")
                     if once:
                         return len(answered)
     return len(answered)
-
-
-def _take_part(node: int, job: Path) -> int:
-    process: subprocess.Popen[str] = start(node, job, stdout=sys.stderr)
-    with until_sigterm(process.terminate):
-        return process.wait()

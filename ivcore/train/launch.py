@@ -34,15 +34,15 @@ def train(job: Job, out: Path, log: Log) -> dict[str, Any]:
     """
     job.place.mkdir(parents=True, exist_ok=True)
     file, words = job.place / "job.json", job.place / "ranks.log"
-    file.write_text(json.dumps({**job.state(), "out": str(out)}, indent=1))
+    file.write_text(json.dumps({"out": str(out), "job": job.model_dump(mode="json")}, indent=1))
     found: dict[str, Any] = {}
-    with words.open("w") as errors, call(job.store.home, file) if job.train.nodes > 1 else nullcontext():
+    with words.open("w") as errors, call(job.home, file) if job.train.nodes > 1 else nullcontext():
         process = start(0, file, stdout=subprocess.PIPE, stderr=errors)
         try:
             with until_sigterm(process.terminate) as stop:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    _hear(line, log, found)
+                    _receive(line, log, found)
                 status = process.wait()
         finally:
             _end(process)
@@ -63,20 +63,20 @@ def start(node: int, file: Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, text=True, **options)
 
 
-def say(**line: Any) -> None:
+def send(**line: Any) -> None:
     """A line to the process that asked; one write, so that lines of several ranks do not mix."""
     os.write(sys.stdout.fileno(), (json.dumps(line) + "\n").encode())
 
 
-def _hear(line: str, log: Log, found: dict[str, Any]) -> None:
+def _receive(line: str, log: Log, found: dict[str, Any]) -> None:
     try:
         said = json.loads(line)
     except ValueError:  # a library's word
         return
     if "figures" in said:
         log(said["figures"], said["step"])
-    else:
-        found.update({**said, **found} if "error" in found else said)  # the first error counts
+    elif "error" not in found:  # the first one counts
+        found.update(said)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -101,7 +101,7 @@ def main(parent: int, node: int, file: str) -> None:
     die_with(parent, signal.SIGTERM)
     from torch.distributed.run import main as torchrun
 
-    train = json.loads(Path(file).read_text())["train"]
+    train = json.loads(Path(file).read_text())["job"]["train"]
     nodes, (host, _, port) = train["nodes"], train["meet"].rpartition(":")
     # A rank's number is fixed by its machine, so that rank 0 is the one whose words are heard.
     place = ["--nnodes", str(nodes), "--node-rank", str(node), "--master-addr", host, "--master-port", port]

@@ -22,10 +22,9 @@ from ivcore.train.random_draws import Draws
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch as the models take it: `video` float [B, T, 3, H, W], or `tokens` [B, 1+N, C] of a frozen trunk."""
+    """A batch as the models take it."""
 
-    video: Tensor | None
-    tokens: Tensor | None
+    video: Tensor  # float [B, T, 3, H, W], or tokens [B, 1+N, C] of a frozen trunk
     ids: Tensor  # int64 [B, L]
     mask: Tensor  # int64 [B, L]
     samples: Tensor  # int64 [B]; equal = the same clip
@@ -55,22 +54,25 @@ class Objective(nn.Module):
 
     def encode(self, batch: Inputs, draws: Draws) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor | None]:
         """((video [B, E], text [B, E]), tokens [B, 1+N, C], text states [B, L, H] of s2)."""
-        model, tokens = self.model, batch.tokens
-        if tokens is None:
-            assert batch.video is not None
-            drop = None
-            is_image = batch.video.shape[1] == 1
-            share = self.phase.image_token_drop if is_image else self.phase.token_drop
-            if share and isinstance(model, S2Model):
-                num_patches = model.num_patches // (model.vision_encoder.shape.grid[0] if is_image else 1)
-                drop = draws.token_drop(len(batch.video), num_patches, share)
-                drop = drop.to(batch.video.device)
-            tokens = model.encode_tokens(batch.video, drop) if drop is not None else model.encode_tokens(batch.video)
+        model: Any = self.model
+        tokens = batch.video if batch.video.ndim == 3 else self._tokens(batch.video, draws)
         if isinstance(model, S2Model):
             states = model.encode_text(batch.ids, batch.mask, unpadded=True)
             return (model.project_video(model.pool(tokens)), model.project_text(states)), tokens, states
         text = model.encode_text(batch.ids) if batch.text is None else model.project_text(batch.text)
         return (model.pool(tokens), text), tokens, None
+
+    def _tokens(self, video: Tensor, draws: Draws) -> Tensor:
+        """The trunk's tokens [B, 1+N, C], some of s2's dropped where the phase says so."""
+        model: Any = self.model
+        is_image = video.shape[1] == 1
+        dropped = self.phase.image_token_drop if is_image else self.phase.token_drop
+        args = []
+        if dropped and isinstance(model, S2Model):
+            num_patches = model.num_patches // (model.vision_encoder.shape.grid[0] if is_image else 1)
+            args = [draws.token_drop(len(video), num_patches, dropped).to(video.device)]
+        tokens: Tensor = model.encode_tokens(video, *args)
+        return tokens
 
     def contrast(self, video: Tensor, text: Tensor, samples: Tensor, families: Tensor) -> dict[str, Tensor]:
         """VTC over the rows of every process; the binding swaps are left out of it where the phase says so."""
@@ -80,7 +82,7 @@ class Objective(nn.Module):
         return {"vtc": vtc_loss(video, text, self.model.temp, samples, swaps)}
 
     def fused(
-        self, batch: Inputs, draws: Draws, vectors: tuple[Tensor, ...], tokens: Tensor, states: Tensor | None
+        self, batch: Inputs, draws: Draws, vectors: tuple[Tensor, ...], tokens: Tensor, states: Any
     ) -> dict[str, Tensor]:
         """Matching and masked words, of the clips of this process; arguments as `encode` gives them."""
         model: Any = self.model
@@ -91,7 +93,7 @@ class Objective(nn.Module):
             negatives = draws.negatives(video, text, model.temp.detach(), batch.samples, self.phase)
             losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, *negatives)
         if self.phase.mlm:
-            corrupted, labels = draws.words(batch.ids, batch.mask, self.tokenizer)
+            corrupted, labels = draws.masked_words(batch.ids, batch.mask, self.tokenizer)
             chosen = labels != -100
             fused = model.fuse_at(model.encode_text(corrupted, batch.mask, unpadded=True), batch.mask, kv, chosen)
             loss = mlm_loss(model.mlm_logits(fused)[None], labels[chosen][None])

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ivcore.checkpoints import checkpoint
-from ivcore.models.base import VideoTextModel
 from ivcore.models.layers import Block
 from ivcore.train.objective import Objective
 
@@ -48,7 +47,7 @@ class Ranks:
         """Each rank holds a part of the parameters."""
         return self.count > 1 and self.how == "fsdp2"
 
-    def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
+    def wrap(self, objective: Objective, device: torch.device) -> Any:
         """The objective whose backward leaves the mean gradient over the ranks; parameters may be shards after it."""
         if self.count == 1:
             return objective
@@ -59,21 +58,16 @@ class Ranks:
         mesh = init_device_mesh(device.type, (self.count,))
         for block in [m for m in objective.modules() if isinstance(m, Block)]:
             fully_shard(block, mesh=mesh)
-        # FSDP2 has no shards of a number: the temperature stays whole, and `settle` takes its mean.
+        # FSDP2 has no shards of a number: the temperature stays whole, and `average` takes its mean.
         return fully_shard(objective, mesh=mesh, reshard_after_forward=False, ignored_params={objective.model.temp})
 
-    def hold(self, wrapped: nn.Module, last: bool) -> Any:
+    def hold_gradients(self, wrapped: Any, last: bool) -> Any:
         """Leave gradients where they are until the last part of a batch."""
         if self.sharded:
-            wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
+            wrapped.set_requires_gradient_sync(last)
         elif self.count > 1 and not last:
-            return wrapped.no_sync()  # type: ignore[operator]
+            return wrapped.no_sync()
         return contextlib.nullcontext()
-
-    def settle(self, model: VideoTextModel) -> None:
-        """After the last backward: what FSDP2 did not average."""
-        if self.sharded and model.temp.grad is not None:
-            model.temp.grad.copy_(self.mean(model.temp.grad))
 
     def average(self, parameters: Iterable[Tensor]) -> None:
         """Gradients that no wrapper has looked after: their mean over the ranks."""
@@ -85,12 +79,12 @@ class Ranks:
         """Norm of all gradients, and these scaled down to `limit` (0: not)."""
         kept, most = [p for p in parameters if p.grad is not None], limit or math.inf
         if not self.sharded:
-            return float(torch.nn.utils.clip_grad_norm_(kept, most))
+            return float(nn.utils.clip_grad_norm_(kept, most))
         shards = [p for p in kept if isinstance(p, DTensor)], [p for p in kept if not isinstance(p, DTensor)]
-        norms = [torch.nn.utils.get_total_norm([p.grad for p in part]) for part in shards if part]  # type: ignore[misc]
+        norms = [nn.utils.get_total_norm([p.grad for p in part if p.grad is not None]) for part in shards if part]
         total = torch.stack([whole(norm) for norm in norms]).norm()
         for part in shards:
-            torch.nn.utils.clip_grads_with_norm_(part, most, total)
+            nn.utils.clip_grads_with_norm_(part, most, total)
         return float(total)
 
     def mean(self, values: Tensor) -> Tensor:
@@ -108,15 +102,18 @@ class Ranks:
         return [bool(v > 0) for v in self.mean(torch.tensor(wishes, dtype=torch.float32, device=device)).tolist()]
 
     @contextlib.contextmanager
-    def gathered(self, wrapped: nn.Module) -> Any:
+    def gathered(self, wrapped: Any) -> Iterator[None]:
         """Inside, parts of the model may be called on their own: FSDP2 looks after whole forwards alone."""
         if self.sharded:
-            wrapped.unshard()  # type: ignore[operator]
+            wrapped.unshard()
         try:
             yield
         finally:
             if self.sharded:
-                wrapped.reshard()  # type: ignore[operator]
+                wrapped.reshard()
+
+
+ALONE = Ranks()
 
 
 def whole(value: Tensor) -> Tensor:
@@ -124,7 +121,7 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def like(value: Tensor, own: Tensor) -> Tensor:
+def shard_like(value: Tensor, own: Tensor) -> Tensor:
     """This rank's part of `value`, on the device of `own` and in its shards; nobody is asked."""
     value = value.to(own.device)
     if not isinstance(own, DTensor):

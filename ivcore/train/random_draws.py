@@ -37,32 +37,24 @@ class Draws:
         """A CPU generator of its own for each thing that is drawn."""
         return torch.Generator().manual_seed(self._seed(what))
 
-    def noise(self) -> None:
+    def seed_dropout(self) -> None:
         """Seed torch's global generators, which dropout and stochastic depth draw from."""
         torch.manual_seed(self._seed(f"noise/{self.part}"))
 
     def token_drop(self, num_videos: int, num_patches: int, ratio: float) -> Tensor:
         """bool [B, 1+N], True = dropped."""
         scores = drop_scores(self.parts * num_videos, num_patches, self.generator("tokens"))
-        return drop_mask(scores[self._rows(num_videos)], ratio)
+        return drop_mask(scores[self.rows(num_videos)], ratio)
 
-    def words(self, ids: Tensor, mask: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    def masked_words(self, ids: Tensor, mask: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
         """(corrupted ids, labels), int64 [B, L] each; the padding of a batch plays no part in them."""
-        rows, length = self._rows(len(ids)), ids.shape[1]
-        whole = []
-        for own in (ids, mask):
-            all_rows = own.new_zeros(self.parts * len(own), self.text_len)
-            all_rows[rows, :length] = own
-            whole.append(all_rows)
-        assert tokenizer.mask_id is not None
-        corrupted, labels = mlm_corrupt(
-            *whole,
-            tokenizer.vocab_size,
-            tokenizer.mask_id,
-            tokenizer.special_ids,
-            MLM_PROBABILITY,
-            self.generator("words"),
-        )
+        rows, length = self.rows(len(ids)), ids.shape[1]
+        all_ids, all_mask = (own.new_zeros(self.parts * len(own), self.text_len) for own in (ids, mask))
+        all_ids[rows, :length], all_mask[rows, :length] = ids, mask
+        size, mask_id, special = tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
+        assert mask_id is not None
+        draw = self.generator("words")
+        corrupted, labels = mlm_corrupt(all_ids, all_mask, size, mask_id, special, MLM_PROBABILITY, draw)
         return corrupted[rows, :length], labels[rows, :length]
 
     def negatives(self, video: Tensor, text: Tensor, temp: Tensor, samples: Tensor, phase: Phase) -> list[Tensor]:
@@ -78,7 +70,8 @@ class Draws:
         easy = (torch.rand(len(samples), generator=draw) < phase.even_negatives).to(samples.device)
         return [torch.where(easy, e, h) for e, h in zip(even, hard, strict=True)]
 
-    def _rows(self, count: int) -> slice:
+    def rows(self, count: int) -> slice:
+        """The rows of this part, of `count`, in the whole batch."""
         return slice(self.part * count, (self.part + 1) * count)
 
     def _seed(self, what: str) -> int:

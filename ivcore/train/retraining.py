@@ -5,12 +5,12 @@ the checkpoints that came of it, each with the one whose trunk it stands on. The
 data folders, arms and seeds have notes of their own.
 """
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from ivcore.config import RunConfig
 from ivcore.errors import UserError
@@ -19,8 +19,15 @@ from ivcore.store.artifacts import Artifact, Store, key
 from ivcore.store.durable import put
 from ivcore.store.versions import VERSIONS
 
-ID = re.compile(r"[a-z0-9_]+/[a-z0-9]+")
-Model = tuple[str, str]  # ids of a checkpoint, and of the one whose trunk makes the features that it reads
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+/[a-z0-9]+$")]
+Model = tuple[Id, Id]  # of a checkpoint, and of the one whose trunk makes the features that it reads
+
+
+class Note(BaseModel):
+    """What was trained last with a config."""
+
+    manifest: Id
+    models: tuple[Model, ...]
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,12 @@ def choose(store: Store, config: RunConfig, manifest: Artifact) -> Choice:
     return Choice(models, before, new, why)
 
 
-def phase(checkpoint: Artifact) -> str:
+def phase_name(checkpoint: Artifact) -> str:
     """The name of the phase that a checkpoint ends."""
     return str(checkpoint.record()["config"].get("phase", {}).get("name", "imported"))
 
 
-def encoder(store: Store, checkpoint: Artifact, features: Artifact) -> Artifact:
+def trunk_of(store: Store, checkpoint: Artifact, features: Artifact) -> Artifact:
     """The checkpoint, or the one before it, whose trunk made the features: clip reads those of the s2 it began from."""
     wanted, found = features.record()["config"].get("vision_digest"), checkpoint
     while True:
@@ -73,7 +80,7 @@ def encoder(store: Store, checkpoint: Artifact, features: Artifact) -> Artifact:
 
 def remember(store: Store, config: RunConfig, manifest: Artifact, models: Sequence[Model]) -> None:
     """Note that these models were trained on this manifest."""
-    put(_path(store, config), json.dumps({"manifest": manifest.id, "models": list(models)}))
+    put(_path(store, config), Note(manifest=manifest.id, models=tuple(models)).model_dump_json())
 
 
 def noted(home: Path) -> Iterator[str]:
@@ -83,41 +90,31 @@ def noted(home: Path) -> Iterator[str]:
         UserError: naming a note that cannot be read, since what it keeps is not known then.
     """
     for path in sorted((home / "trained").glob("*.json")):
-        _, models = _read(path)
-        yield from (id for model in models for id in model)
+        yield from (id for model in _read(path).models for id in model)
 
 
 def _last(store: Store, config: RunConfig) -> tuple[Artifact, tuple[Model, ...]] | None:
     """Manifest and models of the note; None where there is none, or where something of it is gone."""
     try:
-        manifest, models = _read(_path(store, config))
+        note = _read(_path(store, config))
     except FileNotFoundError:
         return None
-    found = [store.find(*id.split("/")) for id in (manifest, *(id for model in models for id in model))]
-    return None if None in found or not models else (store.get(manifest), models)
+    found = [store.find(*id.split("/")) for id in (note.manifest, *(id for model in note.models for id in model))]
+    return None if None in found or not note.models else (store.get(note.manifest), note.models)
 
 
-def _read(path: Path) -> tuple[str, tuple[Model, ...]]:
-    """The note at `path`: the id of the manifest, and the models."""
+def _read(path: Path) -> Note:
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        models = tuple((checkpoint, trunk) for checkpoint, trunk in note["models"])
-        manifest: str = note["manifest"]
-        if all(
-            isinstance(id, str) and ID.fullmatch(id) for id in (manifest, *(id for model in models for id in model))
-        ):
-            return manifest, models
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise UserError(
-        f"{path} is no note of what was trained last; delete it: the next run finds or trains, and notes anew"
-    )
+        return Note.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise UserError(
+            f"{path} is no note of what was trained last; delete it: the next run finds or trains, and notes anew"
+        ) from None
 
 
 def _path(store: Store, config: RunConfig) -> Path:
     """The note of a config: of what is trained in it, and where its data come from."""
-    what: dict[str, Any] = {"data": config.data, "model": config.model}
-    what = {name: branch.model_dump(mode="json") for name, branch in what.items()}
+    what: dict[str, Any] = {name: getattr(config, name).model_dump(mode="json") for name in ("data", "model")}
     what |= {"frames": config.frames.recipe(), "train": config.train.recipe(), "features": config.features.recipe()}
     what["versions"] = {kind: VERSIONS[kind] for kind in ("s2", "clip")}
     return store.home / "trained" / f"{key('trained', 1, what, {})}.json"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ivcore.checkpoints.weights import write_safetensors
 from ivcore.store.durable import sync
-from ivcore.train.parallel import like
+from ivcore.train.parallel import shard_like
 
 SCHEMA = 1  # a state of another schema is not gone on from
 TENSORS, FIGURES = "tensors.safetensors", "state.json"
@@ -111,8 +111,8 @@ def restore(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, tenso
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
         if kind == "model":
-            named[name].copy_(like(value, named[name]))
+            named[name].copy_(shard_like(value, named[name]))
         elif kind == "optimiser":
             field, _, name = name.partition("/")
             # The count of steps is read on the CPU, as torch keeps it; the moments lie where the parameter does.
-            optimiser.state[named[name]][field] = value if field == "step" else like(value, named[name])
+            optimiser.state[named[name]][field] = value if field == "step" else shard_like(value, named[name])

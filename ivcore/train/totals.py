@@ -1,11 +1,11 @@
 """What the steps of a phase add up to so far; a part of every saved state."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass
-class Tally:
+class Totals:
     """Counts, costs and curves after `step` steps: the same in every run of a recipe, but for the seconds.
 
     Those are of the loop alone and go on over a restart, on the clock and of this machine's CPU.
@@ -27,6 +27,7 @@ class Tally:
     best_step: int = 0
     looks_since_best: int = 0
 
-    def state(self) -> dict[str, Any]:
-        """As plain JSON values; `Tally(**state)` is the same again."""
-        return asdict(self)
+    def note(self, phase: str, figures: dict[str, float]) -> None:
+        """Add the figures of this step to the curves."""
+        place = {"phase": phase, "step": self.step}
+        self.curves += [{**place, "name": name, "value": value} for name, value in figures.items()]

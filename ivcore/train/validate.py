@@ -1,18 +1,14 @@
 """Retrieval on the validation split while a phase trains."""
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from ivcore.datasets.captions import Captions
 from ivcore.errors import UserError
-from ivcore.features.reader import Features
 from ivcore.retrieval.embed import Encoder
 from ivcore.retrieval.ranking import ranks
 from ivcore.train.job import Job
-from ivcore.train.setup import Source
-from ivcore.video.frames import normalise
-
-BATCH = 128
+from ivcore.train.source import Source, tokens
 
 
 class Validation:
@@ -30,22 +26,15 @@ class Validation:
         self.source = source
         self.texts = [text for _, text in texts]
         clips = list(dict.fromkeys(clip for clip, _ in texts))
-        self.rows = source.rows_of(clips)
+        self.rows = np.array(source.rows_of(clips))
         self.truth = torch.tensor([clips.index(clip) for clip, _ in texts])
 
     @torch.no_grad()
     def __call__(self, encoder: Encoder) -> float:
         """R@1 in percent; the model is in eval mode meanwhile."""
         model = encoder.model
-        model.eval()
+        model.train(False)
         text = encoder.texts(self.texts).embedding
-        parts = [self.rows[i : i + BATCH] for i in range(0, len(self.rows), BATCH)]
-        video = torch.cat([encoder.video(self._tokens(part, encoder)).cpu() for part in parts])
+        video = encoder.videos(lambda some: tokens(encoder, self.source, self.rows[some].tolist()), len(self.rows))
         model.train()
         return 100 * float((ranks(text.float() @ video.float().T, self.truth) == 1).mean())
-
-    def _tokens(self, rows: list[int], encoder: Encoder) -> Tensor:
-        if isinstance(self.source, Features):
-            return self.source.tokens(rows)
-        with encoder.arithmetic():
-            return encoder.model.encode_tokens(normalise(self.source.batch(rows).to(encoder.device)))  # type: ignore[operator]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ivcore.errors import UserError, WorkError
-from ivcore.train.launch import die_with, say
+from ivcore.train.launch import die_with, send
 
 
 def main(parent: int, file: str) -> None:
@@ -21,20 +21,20 @@ def main(parent: int, file: str) -> None:
     from ivcore.train.parallel import Ranks
 
     values = json.loads(Path(file).read_text())
-    job = Job.of(values)
+    job = Job.model_validate(values["job"])
     ranks = Ranks.join(job.train.parallel, job.train.device)
 
     def log(figures: Mapping[str, float], step: int) -> None:
         if ranks.rank == 0:
-            say(figures=dict(figures), step=step)
+            send(figures=dict(figures), step=step)
 
     try:
         result = train(job, Path(values["out"]), log, ranks)
     except (UserError, WorkError) as error:
-        say(error=str(error), kind=type(error).__name__)
+        send(error=str(error), kind=type(error).__name__)
         sys.exit(1)
     if ranks.rank == 0:
-        say(result=result)
+        send(result=result)
     dist.destroy_process_group()
 
 

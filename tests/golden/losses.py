@@ -21,7 +21,7 @@ def losses(kind: str) -> list[dict[str, float]]:
 
     def watched(*args):
         step(*args)
-        found.append({n: v for n, v in loop.tally.figures.items() if n.startswith("loss")})
+        found.append({n: v for n, v in loop.totals.figures.items() if n.startswith("loss")})
 
     loop._step = watched
     with tempfile.TemporaryDirectory() as place:

@@ -4,9 +4,11 @@ import torch
 
 from ivcore.config import Phase, StageConfig, TrainConfig
 from ivcore.models import build_clip, build_s2
+from ivcore.retrieval.embed import Encoder
 from ivcore.text.tokenizer import Tokenizer
 from ivcore.train.batches import Batch
 from ivcore.train.loop import Loop
+from ivcore.train.parallel import ALONE
 from ivcore.train.random_draws import Draws
 
 WORDS = [
@@ -93,4 +95,5 @@ def loop(kind, phase, stage=None, ranks=None, dropout=0.1, **train):
     apply_policy(model, phase.trainable)
     stage = StageConfig(phases=(phase,), **{"lr": 1e-3, "batch_size": 16, **(stage or {})})
     train = TrainConfig(**{"threads": 1, "save_every_min": 0, **train})
-    return Loop(model, tokenizer, Clips(), train, stage, phase, 32, torch.device("cpu"), ranks)
+    encoder = Encoder(model, tokenizer, 32, torch.device("cpu"), getattr(torch, train.dtype))
+    return Loop(encoder, Clips(), train, stage, phase, ranks or ALONE)

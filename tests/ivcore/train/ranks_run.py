@@ -27,16 +27,16 @@ def run(name, place, ranks=None, steps=STEPS, until=None, stage=None, **train):
     """Losses, parameters and frozen digest of a case; no dropout, whose draws a rank has of its own."""
     kind, fields = CASES[name]
     loop = made_up.loop(kind, made_up.phase(kind, steps=steps, **fields), stage, ranks, dropout=0.0, **train)
-    losses, backward = [], loop._backward
+    losses, backward = [], loop.backward
 
-    def watched(batch):
-        if loop.tally.step == until:
+    def watched(batch, totals):
+        if totals.step == until:
             raise KeyboardInterrupt
-        found = backward(batch)
+        found = backward(batch, totals)
         losses.append(found)
         return found
 
-    loop._backward = watched
+    loop.backward = watched
     try:
         resumed = loop.run(made_up.batches(steps), lambda figures, step: None, Path(place))
     except KeyboardInterrupt:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ivcore.config import Phase
-from ivcore.train.batches import Batches, nearest
+from ivcore.train.batches import Batches
+from ivcore.train.neighbours import nearest
 
 
 class MadeUpCaptions:
@@ -104,16 +105,6 @@ def test_families_come_whole():
     for batch in made(batches="families"):
         assert len(batch.rows) == 8
         assert sorted(torch.bincount(batch.families).tolist(), reverse=True)[:2] == [4, 4]
-
-
-def test_nearest_is_the_obvious_sort_and_never_itself():
-    generator = torch.Generator().manual_seed(3)
-    video, text = (torch.nn.functional.normalize(torch.randn(50, 8, generator=generator), dim=1) for _ in range(2))
-    rows = list(range(100, 150))
-    found = nearest(video, text, rows)
-    for i, row in enumerate(rows):
-        order = sorted((j for j in range(50) if j != i), key=lambda j: -float(text[i] @ video[j]))
-        assert set(found[row].tolist()) == {rows[j] for j in order[:24]}
 
 
 def test_neighbour_batches_hold_no_clip_twice():

@@ -6,6 +6,7 @@ import torch
 from ivcore.checkpoints import checkpoint
 from ivcore.models.freeze import apply_policy
 from ivcore.models.llama import LlamaTower
+from ivcore.retrieval.embed import Encoder
 from ivcore.train import fit
 from ivcore.train.frozen_texts import FrozenTexts, pays
 from tests.ivcore.train import made_up
@@ -16,7 +17,7 @@ def test_vectors_and_gradients_are_those_of_every_step(policy):
     model, tokenizer = made_up.parts("clip")
     apply_policy(model, policy)
     texts, some = made_up.captions(), made_up.captions()[5:20]
-    frozen = FrozenTexts(model, tokenizer, texts, 32, torch.float32)
+    frozen = FrozenTexts(Encoder(model, tokenizer, 32, torch.device("cpu"), torch.float32), texts)
     ids, _ = tokenizer.encode(some, 32)
     ours, plain = model.project_text(frozen(some)), model.encode_text(ids)
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)

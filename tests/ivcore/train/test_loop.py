@@ -1,4 +1,4 @@
-"""The loop on a handful of made-up videos: same bytes for a seed, frozen weights stay, losses fall."""
+"""The loop on a handful of made-up videos: same bytes for a seed, frozen weights stay, losses fall; validation."""
 
 import pytest
 import torch
@@ -6,8 +6,11 @@ import torch
 from ivcore import config, steps
 from ivcore.checkpoints import checkpoint
 from ivcore.errors import WorkError
+from ivcore.models.freeze import digest
 from ivcore.store import schemas
-from ivcore.train import loop
+from ivcore.train import backward, loop
+from ivcore.train.loop import Loop
+from tests.ivcore.train import made_up
 from tests.ivcore.train.chain import SMALL, Chain
 
 LORA = ("self_attn.q_proj.weight", "self_attn.v_proj.weight")
@@ -22,33 +25,6 @@ def test_same_seed_same_bytes(chain, tmp_path):
     assert files(again.first) == files(chain.first)
     assert files(again.features) == files(chain.features)
     assert files(again.last) == files(chain.last)
-
-
-def test_gathered_gradients_are_the_same_bytes_on_two_threads():
-    draw = torch.Generator().manual_seed(0)
-    rows = torch.randn(64, 3, 65, 32, generator=draw).requires_grad_(True)  # keys of 64 videos, read by 192 pairs
-    index, weight = torch.randint(0, 64, (192,), generator=draw), torch.randn(192, 3, 65, 32, generator=draw)
-    torch.set_num_threads(2)
-    try:
-        with loop._same_bytes():
-            found = [torch.autograd.grad((rows[index] * weight).sum(), rows)[0] for _ in range(12)]
-    finally:
-        torch.set_num_threads(1)
-    assert all(torch.equal(found[0], other) for other in found)  # without it most of them differ
-    assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_every_step_sums_in_one_order(chain, monkeypatch):
-    asked, losses = [], loop.Objective.forward
-
-    def watched(*args):
-        asked.append(torch.are_deterministic_algorithms_enabled())
-        return losses(*args)
-
-    monkeypatch.setattr(loop.Objective, "forward", watched)
-    phase = chain.config.train.s2.phases[0].model_copy(update={"name": "watched", "steps": 2})
-    chain.run(chain.s2(phase, chain.frames, None))
-    assert asked == [True, True]
 
 
 def test_curves_hold_every_loss_and_contrast_falls(chain):
@@ -104,7 +80,7 @@ def test_a_frozen_weight_that_moves_is_an_error(chain, monkeypatch):
 
 def test_not_finite_stops_and_names_the_step(chain, monkeypatch):
     monkeypatch.setattr(
-        loop,
+        backward,
         "normalise",
         lambda frames: torch.full_like(frames, float("nan"), dtype=torch.float32).permute(0, 1, 4, 2, 3),
     )
@@ -127,3 +103,30 @@ def test_only_the_clip_rate_changed_leaves_s2_keys_alone(chain):
         for t in (c.train, other.train)
     )
     assert one != two
+
+
+def looked(found, stage, tmp_path, steps=8):
+    """A loop whose looks at the validation split give `found` in turn."""
+    base = made_up.loop("clip", made_up.phase("clip", steps=steps), stage)
+    answers, seen = iter(found), []
+
+    def look(encoder):
+        seen.append(digest(encoder.model, loop.named))
+        return next(answers)
+
+    loop = Loop(*(getattr(base, n) for n in ("encoder", "source", "train", "stage", "phase", "ranks")), look)
+    loop.run(made_up.batches(steps), lambda figures, step: None, tmp_path)
+    return loop, seen
+
+
+def test_no_better_look_ends_the_phase_and_the_best_is_kept(tmp_path):
+    stage = {"validate_every": 2, "patience": 2, "keep": "best"}
+    loop, seen = looked([10.0, 30.0, 20.0, 30.0, 99.0], stage, tmp_path, steps=12)
+    assert loop.totals.step == 8 and loop.totals.best == 30.0 and loop.totals.best_step == 4
+    assert digest(loop.model, loop.named) == seen[1] != seen[3]
+    assert [r["value"] for r in loop.totals.curves if r["name"] == "val/r1"] == [10.0, 30.0, 20.0, 30.0]
+
+
+def test_the_last_step_is_kept_unless_asked(tmp_path):
+    loop, seen = looked([30.0, 20.0], {"validate_every": 4}, tmp_path)
+    assert digest(loop.model, loop.named) == seen[1] and loop.totals.best_step == 4 and loop.totals.step == 8

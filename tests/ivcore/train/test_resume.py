@@ -1,19 +1,18 @@
 """An interrupted phase goes on from its state and ends as if nothing had been."""
 
-import json
 import os
 import random
 import shutil
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from ivcore.store.artifacts import Store
-from ivcore.train.random_draws import Draws
-from ivcore.train.state import States, model_and_optimiser
+from ivcore.train.state import model_and_optimiser
 from tests import kill
 from tests.ivcore.train import made_up
 
@@ -31,7 +30,7 @@ def run(kind, place, until=None, **train):
     step = loop._step
 
     def watched(*args):
-        if loop.tally.step == until:
+        if loop.totals.step == until:
             raise Crash
         step(*args)
 
@@ -50,56 +49,8 @@ def test_crash_and_resume_ends_with_the_same_bytes(kind, tmp_path):
     again = run(kind, tmp_path / "place", save_every_steps=5)
     mine, theirs = (model_and_optimiser(x.named, x.optimiser) for x in (again, whole))
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
-    states = [{**x.tally.state(), "seconds": 0, "cpu_s": 0} for x in (again, whole)]
+    states = [{**asdict(x.totals), "seconds": 0, "cpu_s": 0} for x in (again, whole)]
     assert states[0] == states[1] and states[0]["step"] == 12
-
-
-def test_the_newest_states_are_kept_and_a_torn_one_is_not_seen(tmp_path):
-    states = States(tmp_path, keep=2)
-    for step in (1, 2, 10):
-        states.save(step, {"x": torch.full((3,), float(step))}, {"step": step})
-    states.close()
-    (tmp_path / ".step-000011.1.tmp").mkdir()
-    (tmp_path / "step-000012").mkdir()
-    assert sorted(p.name for p in tmp_path.glob("step-*") if list(p.iterdir())) == ["step-000002", "step-000010"]
-    tensors, figures = States(tmp_path, 2).latest()
-    assert tensors["x"].tolist() == [10.0] * 3 and figures == {"step": 10}
-
-
-def test_a_state_of_another_schema_is_passed_over(tmp_path):
-    states = States(tmp_path, keep=2)
-    states.save(3, {"x": torch.zeros(1)}, {"step": 3})
-    states.close()
-    file = tmp_path / "step-000003" / "state.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 0}))
-    assert States(tmp_path, 2).latest() is None
-
-
-def test_what_is_saved_is_what_was_there_before_the_next_update(tmp_path):
-    states, live = States(tmp_path, 1), torch.zeros(2_000_000)
-    states.save(1, {"x": live}, {})
-    states.wait_copied()
-    live += 1
-    states.close()
-    assert not States(tmp_path, 1).latest()[0]["x"].any()
-
-
-def draws(part=0, parts=1, step=4):
-    return Draws(seed=7, phase="p", step=step, text_len=12, part=part, parts=parts)
-
-
-def test_masks_are_those_of_the_whole_batch_however_it_is_divided():
-    tokenizer = made_up.parts("s2")[1]
-    ids, mask = tokenizer.encode(made_up.captions()[:8], 12)
-    whole, words = draws().token_drop(8, 64, 0.5), draws().words(ids, mask, tokenizer)
-    halves = [draws(i, 2) for i in range(2)]
-    assert torch.equal(whole, torch.cat([d.token_drop(4, 64, 0.5) for d in halves]))
-    for i, d in enumerate(halves):
-        own = slice(4 * i, 4 * i + 4)
-        length = int(mask[own].sum(1).max())  # padded to the part's longest
-        corrupted, labels = d.words(ids[own, :length], mask[own, :length], tokenizer)
-        assert torch.equal(corrupted, words[0][own, :length]) and torch.equal(labels, words[1][own, :length])
-    assert not torch.equal(whole, draws(step=5).token_drop(8, 64, 0.5))
 
 
 @pytest.fixture(scope="module")

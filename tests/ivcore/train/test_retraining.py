@@ -120,7 +120,10 @@ def test_the_trunk_a_model_stands_on_is_found_by_its_digest(tmp_path):
     moved = write("clip", "two", {"phase": {"name": "deep"}}, {"init": s2.id}, "moved")
     pooled = write("clip", "three", {"phase": {"name": "pooler"}}, {"init": s2.id}, "trunk and another pooler")
     features = {digest: write("features", digest, {"vision_digest": digest}, {}) for digest in ("trunk", "moved")}
-    assert retraining.encoder(store, s2, features["trunk"]) == s2
-    assert retraining.encoder(store, pooled, features["trunk"]) == s2
-    assert retraining.encoder(store, moved, features["moved"]) == moved
-    assert (retraining.phase(pooled), retraining.phase(write("s2", "adopted", {}, {}))) == ("pooler", "imported")
+    assert retraining.trunk_of(store, s2, features["trunk"]) == s2
+    assert retraining.trunk_of(store, pooled, features["trunk"]) == s2
+    assert retraining.trunk_of(store, moved, features["moved"]) == moved
+    assert (retraining.phase_name(pooled), retraining.phase_name(write("s2", "adopted", {}, {}))) == (
+        "pooler",
+        "imported",
+    )

@@ -1,0 +1,157 @@
+"""Forward and backward of one batch: this rank's rows, part by part, with their arithmetic counted."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ivcore.config import Phase, StageConfig, TrainConfig
+from ivcore.errors import UserError
+from ivcore.features.reader import Features
+from ivcore.retrieval.embed import Encoder
+from ivcore.train.batches import Batch
+from ivcore.train.frozen_texts import FrozenTexts
+from ivcore.train.gradient_cache import cached_backward
+from ivcore.train.health import Speed
+from ivcore.train.objective import Inputs, Objective
+from ivcore.train.parallel import Ranks
+from ivcore.train.random_draws import Draws
+from ivcore.train.source import Source
+from ivcore.train.totals import Totals
+from ivcore.video.frames import normalise
+
+
+class Backward:
+    """Adds the gradient of a batch to the parameters'; the model of `encoder` may be sharded by it."""
+
+    def __init__(
+        self, encoder: Encoder, source: Source, train: TrainConfig, stage: StageConfig, phase: Phase, ranks: Ranks
+    ) -> None:
+        self.encoder, self.source, self.train, self.phase, self.ranks = encoder, source, train, phase, ranks
+        self.chunk = stage.grad_cache_chunk if phase.vtc else 0  # without contrast there is nothing to cache
+        self.accumulate = stage.accumulate
+        if self.chunk and (stage.accumulate > 1 or ranks.sharded):
+            raise UserError("grad_cache_chunk goes with accumulate = 1 and without fsdp2; choose one of them")
+        self.objective = Objective(encoder.model, encoder.tokenizer, phase, train.vtc_gradient)
+        self.wrapped = self.objective if self.chunk else ranks.wrap(self.objective, encoder.device)
+        self.texts: FrozenTexts | None = None  # set where the text tower stands still
+        self.speed = Speed()
+
+    def __call__(self, batch: Batch, totals: Totals) -> dict[str, float]:
+        """The losses of the whole batch by name, and `loss`, their weighted sum.
+
+        Raises:
+            UserError: if the batch cannot be divided among ranks and parts.
+        """
+        own = len(batch.rows) // self.ranks.count
+        pieces = -(-own // self.chunk) if self.chunk else self.accumulate  # of this rank's rows
+        parts = pieces * self.ranks.count
+        if len(batch.rows) % parts:
+            raise UserError(
+                f"phase {self.phase.name}: a batch of {len(batch.rows)} clips cannot be divided by train.ranks "
+                f"{self.ranks.count} times {pieces} parts; choose another batch_size"
+            )
+        full = totals.step % self.phase.loss_every == 0
+        first, seed, text_len = self.ranks.rank * pieces, self.train.seed, self.encoder.text_len
+        draws = [
+            Draws(seed, self.phase.name, totals.step, text_len, part, parts) for part in range(first, first + pieces)
+        ]
+        if self.chunk:
+            sums = self._counted(f"{len(batch.rows)} cached/{full}", totals, lambda: self._cached(batch, draws, full))
+            self.ranks.average(self.objective.parameters())
+        else:
+            sums = {}
+            for one in draws:
+                for name, loss in self._plain(batch, one, full, totals, last=one is draws[-1]).items():
+                    sums[name] = sums.get(name, 0.0) + loss.detach() / pieces
+            if self.ranks.sharded:
+                self.ranks.average([self.objective.model.temp])  # FSDP2 has no shards of a number
+        values = self.ranks.mean(torch.stack([v.float() for v in sums.values()])).tolist()
+        figures = {f"loss/{name}": value for name, value in zip(sums, values, strict=True)}
+        return {"loss": sum(getattr(self.phase, n) * figures[f"loss/{n}"] for n in sums), **figures}
+
+    def _plain(self, batch: Batch, draws: Draws, full: bool, totals: Totals, last: bool) -> dict[str, Tensor]:
+        """The losses of a part; its share of the gradient is added."""
+        draws.seed_dropout()
+        inputs = self.inputs(batch, draws)
+
+        def work() -> dict[str, Tensor]:
+            with self.encoder.arithmetic():
+                losses: dict[str, Tensor] = self.wrapped(inputs, draws, full)
+            torch.autograd.backward(self.objective.total(losses) / self.accumulate)
+            return losses
+
+        with self.ranks.hold_gradients(self.wrapped, last):
+            return self._counted(f"{list(inputs.video.shape)}/{list(inputs.ids.shape)}/{full}", totals, work)
+
+    def _cached(self, batch: Batch, draws: list[Draws], full: bool) -> dict[str, Tensor]:
+        """The same with the contrast of all parts together, in the memory of one."""
+        size, to = len(batch.rows) // draws[0].parts, self.encoder.device
+        own = slice(draws[0].rows(size).start, draws[-1].rows(size).stop)
+        samples, families = torch.tensor(batch.rows[own]).to(to), batch.families[own].to(to)
+
+        def encode(one: Draws) -> tuple[tuple[Tensor, ...], Any]:
+            one.seed_dropout()
+            inputs = self.inputs(batch, one)
+            with self.encoder.arithmetic():
+                vectors, *rest = self.objective.encode(inputs, one)
+            return vectors, (inputs, *rest)
+
+        def fused(one: Draws, vectors: tuple[Tensor, ...], rest: Any) -> dict[str, Tensor]:
+            inputs, *between = rest
+            with self.encoder.arithmetic():
+                losses = self.objective.fused(inputs, one, vectors, *between)
+            return {name: loss / len(draws) for name, loss in losses.items()}
+
+        local = fused if full and self.objective.fuses else None
+        contrast = functools.partial(self.objective.contrast, samples=samples, families=families)
+        return cached_backward(encode, draws, contrast, self.objective.total, local)
+
+    def _counted(self, kind: str, totals: Totals, work: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Do the work; its arithmetic is counted the first time that a batch of this kind comes."""
+        if kind in totals.cost:
+            found = work()
+        else:
+            # Counted as written: a compiled block that is first met by the counter would stay uncompiled.
+            plainly = torch.compiler.set_stance("force_eager") if self.train.compile else contextlib.nullcontext()
+            with plainly, FlopCounterMode(display=False) as counter:
+                found = work()
+            totals.cost[kind] = counter.get_total_flops() / 1e9
+        totals.gflop += totals.cost[kind] * self.ranks.count
+        return found
+
+    def inputs(self, batch: Batch, draws: Draws) -> Inputs:
+        """The rows of the part that `draws` belongs to."""
+        own, begun, to = draws.rows(len(batch.rows) // draws.parts), time.monotonic(), self.encoder.device
+        rows, views, captions = batch.rows[own], batch.views[own], batch.captions[own]
+        ids, mask = self.encoder.tokenizer.encode(captions, self.encoder.text_len)
+        if isinstance(self.source, Features):
+            video = self.source.tokens(rows, views).to(to, getattr(torch, self.train.weights))
+        else:
+            video = normalise(self.source.batch(rows, views).to(to))
+        times = 2 if self.chunk else 1  # that a clip comes by
+        self.speed.waited += time.monotonic() - begun
+        self.speed.videos += len(rows) * self.ranks.count / times
+        self.speed.tokens += int(mask.sum()) * self.ranks.count / times
+        text = None if self.texts is None else self.texts(captions).to(to)
+        samples, families = torch.tensor(rows).to(to), batch.families[own].to(to)
+        return Inputs(video, ids.to(to), mask.to(to), samples, families, text)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside, sums are made in one order: with several threads a gathered tensor's gradient is else added up in any."""
+    memory: Any = torch.utils.deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)  # where CUDA has no such form it says so and goes on
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = fill
