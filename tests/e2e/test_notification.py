@@ -1,4 +1,4 @@
-"""A message when a run fails: the automation of docs/operate.md, sent for real to a web hook on this machine."""
+"""A message when a run fails: the automation of docs/nightly.md, sent for real to a web hook on this machine."""
 
 import http.server
 import json
@@ -50,7 +50,7 @@ def _python(servers, *args):
 def test_the_automation_of_the_docs_sends_a_message_when_a_run_fails(servers, messages, tmp_path):
     address, got = messages
     block = _python(servers, "-c", SENDER, address)
-    (example,) = (x for x in (ROOT / "docs" / "operate.md").read_text().split("```yaml\n")[1:] if "automations:" in x)
+    (example,) = (x for x in (ROOT / "docs" / "nightly.md").read_text().split("```yaml\n")[1:] if "automations:" in x)
     (tmp_path / "automation.yaml").write_text(example.partition("```")[0].replace("YOUR-BLOCK-ID", block))
     _python(servers, "-m", "prefect", "automation", "create", "--from-file", str(tmp_path / "automation.yaml"))
     wrong = merge(SMALL, {"arms": [{"name": "other", "set": {"train.s2.lrr": 1.0}}]})
