@@ -49,8 +49,12 @@ e2e: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
+# The page of the tables, which is kept, and the API pages (docs/api/index.html), which are not.
 docs: $(STAMP)
-	$(BIN)/python -m ivcore.store.table_docs > docs/data.md && echo "docs: $$(wc -l < docs/data.md) lines in docs/data.md"
+	$(BIN)/python -m ivcore.store.table_docs > docs/data.md
+	@rm -rf docs/api
+	$(BIN)/pdoc --docformat google --output-directory docs/api ivcore
+	@echo "docs: $$(wc -l < docs/data.md) lines in docs/data.md, $$(find docs/api -name '*.html' | wc -l) pages in docs/api"
 
 chaos: $(STAMP)
 	$(BIN)/pytest -m chaos
