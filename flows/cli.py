@@ -78,7 +78,7 @@ def run_flow(config: Any, home: str | None, debug: bool = False, step: str | Non
         else:
             from flows.single import single
 
-            stages = single(config, step, str(place))
+            stages = single(config, step, str(place))  # type: ignore[call-overload]  # one of our own commands
     except (UserError, WorkError):
         raise
     except Exception as e:

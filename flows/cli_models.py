@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -80,7 +81,7 @@ def parity_command(folder: str, tolerance: float | None, home: str | None, as_js
         from ivcore.parity.run import run_cases
 
         results = run_cases(Path(folder))
-        cases = [
+        cases: list[dict[str, Any]] = [
             {
                 "case": f"{r.topic}/{r.case}",
                 "max_abs": r.max_abs,

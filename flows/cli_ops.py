@@ -1,5 +1,7 @@
 """The commands that run the place: up, down, reap, gc, promote, join."""
 
+from typing import Any
+
 import click
 
 from flows.command import Example, common, emit, reported, show_progress
@@ -95,7 +97,7 @@ def gc_command(delete: bool, older_than: float, pin: str | None, home: str | Non
             pins.pin(place, pin)
         kept = pins.roots(place)
         found = garbage.garbage(Store(place), kept, older_than * 86400)
-        rows = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
+        rows: list[dict[str, Any]] = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
         for artifact in found if delete else []:
             garbage.remove(artifact)
         there = object_store.shown(os.environ.get(object_store.ADDRESS, ""))

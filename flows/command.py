@@ -20,7 +20,8 @@ class Example(click.Command):
     """A command that shows an example below its help."""
 
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, epilog=f"Example:  {example}", **kwargs)
+        kwargs["epilog"] = f"Example:  {example}"
+        super().__init__(*args, **kwargs)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:

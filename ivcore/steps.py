@@ -214,7 +214,7 @@ def score(
 
         write_scores(draft, store, evaluation, train, manifest, features, checkpoint, log, more)
 
-    wanted = ("split", "k", "languages", "text_classes", "latency_queries", "fused_weight", "kv_gb")
+    wanted: tuple[str, ...] = ("split", "k", "languages", "text_classes", "latency_queries", "fused_weight", "kv_gb")
     if manifest.record()["facts"].get("card", {}).get("task") == "classification":
         wanted = (*wanted, "prompts")
     config = {k: v for k, v in evaluation.recipe().items() if k in wanted} | {"threads": train.threads}

@@ -81,7 +81,7 @@ def _map(
     from prefect.settings import PREFECT_API_URL
 
     try:
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
     except ImportError:
         raise UserError(f"frames.dask = {frames.dask} needs the extra dask: {EXTRA}") from None
     if not PREFECT_API_URL.value():

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from prefect import State
 from prefect import runtime as prefect_runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.states import State
 
 from ivcore import steps
 from ivcore.config import DataConfig, FeaturesConfig, FramesConfig, TrainConfig

@@ -68,7 +68,7 @@ def _decoders() -> list[dict[str, Any]]:
         import numpy as np
 
         from ivcore.datasets.shapes.drawing import encode
-        from ivcore.video.decode_file import Task, decode_file, decord
+        from ivcore.video import decode_file as files
         from ivcore.video.sampling import Sampling
     except ImportError as e:
         return [_check("decoder", False, str(e), "make setup")]
@@ -78,10 +78,10 @@ def _decoders() -> list[dict[str, Any]]:
         ramp = np.arange(0, 160, 20, dtype=np.uint8)  # each frame one grey, brighter than the one before
         encode(video, np.broadcast_to(ramp[:, None, None, None], (len(ramp), 64, 64, 3)).copy(), fps=8)
         for name in ("decord", "pyav"):
-            if name == "decord" and decord is None:
+            if name == "decord" and files.decord is None:  # type: ignore[attr-defined]
                 checks.append(_check(name, True, "not for this machine; PyAV decodes instead", ""))
                 continue
-            found = decode_file(Task(video, Sampling("middle", 4), 32, decoder=name))
+            found = files.decode_file(files.Task(video, Sampling("middle", 4), 32, decoder=name))
             greys = [] if found.frames is None else [int(frame.mean()) for frame in found.frames]
             ok = len(greys) == 4 and all(
                 abs(grey - int(ramp[i])) <= 6 for grey, i in zip(greys, found.frame_index or [])

@@ -30,10 +30,10 @@ class Variant:
         """Where its tasks work and for whom."""
         return Where(str(self.pipeline.home), self.pipeline.parent, self.arm, self.seed)
 
-    def do(self, task: Any, *arguments: Any) -> Any:
+    def do(self, task: Any, *arguments: Any) -> Reference:
         """Run a step's task here and now; its reference comes back and its row joins the stages."""
         # In this thread: training wants signals and threads as they are. A state, since a found step returns one.
-        result = task(self.where, *arguments, return_state=True).result()
+        result: Reference = task(self.where, *arguments, return_state=True).result()
         if isinstance(result, dict) and "stage" in result:
             self.pipeline.stages.append(result["stage"])
         return result

@@ -27,7 +27,7 @@ def enrol(flow_run_id: Any, attempt: int) -> None:
     """Say which process runs this attempt of a flow run; not being able to is only a warning."""
     from prefect.client.orchestration import get_client
 
-    here = {HOST: socket.gethostname(), PID: os.getpid(), ATTEMPT: attempt}
+    here: dict[str, bool | int | float | str] = {HOST: socket.gethostname(), PID: os.getpid(), ATTEMPT: attempt}
     try:
         with get_client(sync_client=True) as client:
             client.update_flow_run_labels(flow_run_id, here)
@@ -41,6 +41,7 @@ def reap() -> list[str]:
     Returns:
         Names of the runs found dead.
     """
+    from prefect import State
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType
@@ -56,8 +57,8 @@ def reap() -> list[str]:
             why = cause(run)
             if why is None:
                 continue
-            cancelled = run.state.type == StateType.CANCELLING
-            state = Cancelled(message=f"Cancelled; {why}.") if cancelled else Crashed(message=f"{why}.")
+            cancelled = run.state is not None and run.state.type == StateType.CANCELLING
+            state: State = Cancelled(message=f"Cancelled; {why}.") if cancelled else Crashed(message=f"{why}.")
             client.set_flow_run_state(run.id, state)
             failure_reason.explain(None, run, state)
             found.append(run.name)

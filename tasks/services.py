@@ -111,7 +111,8 @@ def shown_database(plan: Plan) -> str:
 
 def down(home: Path) -> list[str]:
     """Stop the worker, then the servers, then whatever is left of what they started; the names of what was stopped."""
-    running, stopped = runtime.running(home), []
+    running = runtime.running(home)
+    stopped: list[str] = []
     for name in ("worker", "mlflow", "prefect"):
         if name in running:
             _stop(running[name]["pid"])

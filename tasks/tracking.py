@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -23,6 +23,8 @@ from ivcore.errors import WorkError
 from ivcore.steps import Step
 from ivcore.store.artifacts import Artifact
 from tasks import runtime
+
+T = TypeVar("T")
 
 EXPERIMENT = "ivflow"
 FLUSH_S = 3.0  # a call takes some 10 ms of the thread that trains, and is to cost it less than 1 %
@@ -59,7 +61,7 @@ def experiment(home: Path, uri: str) -> str:
             raise WorkError(f"MLflow store {uri} cannot be opened: {e}") from None
 
 
-def guarded(what: str, call: Callable[[], Any]) -> Any:
+def guarded(what: str, call: Callable[[], T]) -> T | None:
     """The call's result; None and a warning when tracking fails, so that it takes no finished step with it."""
     try:
         return call()
@@ -190,7 +192,7 @@ class StageRun:
             figures, self._waiting, self._sent = self._waiting, [], time.monotonic()
         for start in range(0, len(figures), BATCH):
             part = figures[start : start + BATCH]
-            guarded("log figures", lambda part=part: client(runtime.tracking_uri()).log_batch(self.run_id, part))
+            guarded("log figures", functools.partial(client(runtime.tracking_uri()).log_batch, self.run_id, part))
 
 
 @contextlib.contextmanager
@@ -307,13 +309,14 @@ def _params(mlflow: Any, run_id: str, values: Mapping[str, Any]) -> None:
 def _inputs(mlflow: Any, run_id: str, step: Step) -> None:
     """The artifacts read, as data sets whose digest is their key: nothing is loaded."""
     from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.data.sources import LocalArtifactDatasetSource
+    from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made as it is imported
     from mlflow.entities import DatasetInput, InputTag
 
     inputs = []
     for name, artifact in step.inputs.items():
         source = LocalArtifactDatasetSource(str(artifact.path))
-        data = MetaDataset(source=source, name=artifact.kind, digest=artifact.key[:32])  # at most 36 characters
+        digest = artifact.key[:32]  # at most 36 characters
+        data = MetaDataset(source=source, name=artifact.kind, digest=digest)  # type: ignore[abstract]
         inputs.append(DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", name)]))
     if inputs:
         mlflow.log_inputs(run_id, inputs)

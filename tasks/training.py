@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefect.states import State
+from prefect import State
 
 from ivcore import steps
 from ivcore.config import (

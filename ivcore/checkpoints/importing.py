@@ -249,7 +249,7 @@ def _write(folder: Path, form: str, config: S2Config | ClipConfig, account: Acco
 def _value(name: str, account: Account, config: S2Config | ClipConfig) -> Tensor:
     """The tensor to be written under a name, looked through for NaN and infinity."""
     if name in account.started:
-        return torch.tensor(getattr(config, name), dtype=config.dtype)
+        return torch.tensor(getattr(config, name)).to(config.dtype)
     recipe = account.recipes[name]
     value = recipe.make()
     for twin in (twin for kept, twin in account.twins if kept == name):

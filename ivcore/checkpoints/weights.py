@@ -48,7 +48,8 @@ class Weights:
     def read(self, name: str) -> Tensor:
         """The value of an entry, on the CPU; its memory is the file's, and given back with the tensor."""
         with safe_open(self.place[name], "pt") as f:
-            return f.get_tensor(name)
+            found: Tensor = f.get_tensor(name)
+            return found
 
 
 def open_safetensors(path: Path) -> Weights:
@@ -101,6 +102,6 @@ def write_safetensors(path: Path, meta: Mapping[str, Tensor], value: Callable[[s
             if tensor.shape != meta[name].shape or tensor.dtype != meta[name].dtype:
                 raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)} is not what the header says")
             if tensor.numel():
-                f.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+                f.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         f.flush()
         os.fsync(f.fileno())

@@ -51,6 +51,15 @@ class VideoTextModel(PreTrainedModel):
                 module.training = False
         return self
 
+    def eval(self) -> Self:
+        """Eval mode."""
+        return self.train(False)
+
+    def on(self, device: torch.device) -> Self:
+        """The model itself, moved to a device; transformers' own `to` hides its types."""
+        nn.Module.to(self, device)
+        return self
+
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """transformers' from_pretrained, but strict.
@@ -75,7 +84,7 @@ class VideoTextModel(PreTrainedModel):
     def _start(self) -> None:
         """Last line of a constructor: tie, register with transformers, fill a fresh model from its seed."""
         with no_init_weights():  # transformers would fill the towers from the global generator, only to be overwritten
-            self.post_init()
+            self.post_init()  # type: ignore[no-untyped-call]  # transformers gives it no types
         self.tie_weights(recompute_mapping=False)
         initialise(self, self.config.seed, self.config.vision_shape(), self.config.init_std)
 

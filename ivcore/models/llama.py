@@ -73,7 +73,7 @@ class LlamaTower(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "LlamaTower":
         # A cast to bf16 would also round the rotary frequencies, and with them every angle: write them anew.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
         rotary = self.transformer.rotary_emb
         if rotary.inv_freq.device.type != "meta":
             exact, _ = rotary.compute_default_rope_parameters(self.transformer.config)

@@ -201,7 +201,7 @@ class TextTower(nn.Module):
 
     def _run(self, step: Callable[..., Tensor], *args: object) -> Tensor:
         if self.training and self.shape.checkpoint_layers and torch.is_grad_enabled():
-            return checkpoint(step, *args, use_reentrant=False)  # type: ignore[return-value]
+            return checkpoint(step, *args, use_reentrant=False)
         return step(*args)
 
 

@@ -153,7 +153,7 @@ class VisionTower(nn.Module):
 
     def _run(self, i: int, x: Tensor) -> Tensor:
         if self.training and i < self.shape.checkpoint_blocks and torch.is_grad_enabled():
-            return checkpoint(self.blocks[i], x, use_reentrant=False)  # type: ignore[return-value]
+            return checkpoint(self.blocks[i], x, use_reentrant=False)
         return self.blocks[i](x)
 
     def _table(self, is_image: bool) -> Tensor:

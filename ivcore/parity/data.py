@@ -42,8 +42,8 @@ def data_io(recording: Any) -> Iterator[tuple[str, Any, Any]]:
         name = f"num_masked/{case['window']},{case['ratio']}"
         outs |= {f"out/{name}/{kind}": torch.tensor(case[kind][0]) for kind in ("random", "tube")}
         num = int(torch.tensor(case["window"]).prod())
-        ours = random_drop_mask(1, num, case["ratio"], torch.Generator().manual_seed(0)).sum()
-        yield from recording.checks(name, {"random": ours})
+        dropped = random_drop_mask(1, num, case["ratio"], torch.Generator().manual_seed(0)).sum()
+        yield from recording.checks(name, {"random": dropped})
     yield from recording.checks("bert_tokens", _tokens(recording.config["tokenizers"]))
 
 

@@ -54,12 +54,14 @@ class Recording:
     @property
     def config(self) -> dict[str, Any]:
         """The recorded configuration."""
-        return self.about["config"]
+        config: dict[str, Any] = self.about["config"]
+        return config
 
     @property
     def results(self) -> dict[str, Any]:
         """Recorded losses, names and flags."""
-        return self.about.get("results", {})
+        results: dict[str, Any] = self.about.get("results", {})
+        return results
 
     def get(self, name: str) -> Tensor:
         """An input by its name without `in/`."""

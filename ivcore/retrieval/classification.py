@@ -47,7 +47,8 @@ def mean_of_prompts(embeddings: Tensor, num_prompts: int) -> Tensor:
     """
     if num_prompts < 1 or len(embeddings) % num_prompts:
         raise ValueError(f"{len(embeddings)} embeddings are not {num_prompts} for each class")
-    return embeddings.unflatten(0, (-1, num_prompts)).mean(dim=1)
+    by_class: Tensor = embeddings.unflatten(0, (-1, num_prompts))
+    return by_class.mean(dim=1)
 
 
 def compute(ranks: np.ndarray) -> dict[str, float]:

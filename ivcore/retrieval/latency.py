@@ -182,7 +182,7 @@ def gflop(ask: Ask, numbers: Sequence[int]) -> float:
     with FlopCounterMode(display=False, custom_mapping=told) as counter, sdpa_kernel(SDPBackend.MATH):
         for number in numbers:
             ask([number])
-    return round(counter.get_total_flops() / len(numbers) / 1e9, 6)
+    return float(round(counter.get_total_flops() / len(numbers) / 1e9, 6))
 
 
 def _linear_flop(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:

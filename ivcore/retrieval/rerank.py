@@ -199,7 +199,8 @@ def _rows(start: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     >>> _rows(np.array([7, 0]), np.array([2, 3])).tolist()
     [7, 8, 0, 1, 2]
     """
-    return np.arange(lengths.sum()) + (start - lengths.cumsum() + lengths).repeat(lengths)
+    rows: np.ndarray = np.arange(lengths.sum()) + (start - lengths.cumsum() + lengths).repeat(lengths)
+    return rows
 
 
 def k_steps(k: int) -> list[int]:

@@ -65,7 +65,7 @@ def write_scores(
     model, tokenizer = checkpoints.load(checkpoint.path)
     text_len = _text_len(checkpoint, manifest, model)
     sources, captions = [Features(f) for f in (features, *more)], Captions(manifest)
-    encoder = Encoder(model.to(device), tokenizer, text_len, device, getattr(torch, train.dtype), len(sources))
+    encoder = Encoder(model.on(device), tokenizer, text_len, device, getattr(torch, train.dtype), len(sources))
     seen = set(sources[0].clip_ids).intersection(*(s.clip_ids for s in sources[1:]))
     wanted = captions.clips(evaluation.split)
     gallery = [clip for clip in wanted if clip in seen]

@@ -73,7 +73,8 @@ class Matcher:
             x = fusion_packed.feed_forward(layer, layer.cross_out(torch.cat(read), x))
         logits = self.model.itm_head(x.to(self.model.dtype))[:, 1].float().cpu()
         place_of = {video: place for place, video in enumerate(order)}
-        return logits[[place_of[v] for v in videos.tolist()]]
+        found: Tensor = logits[[place_of[v] for v in videos.tolist()]]
+        return found
 
     @torch.inference_mode()
     def keep(self, videos: Sequence[int] | np.ndarray) -> int:

@@ -71,9 +71,9 @@ def chosen(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> It
         for text_class in evaluation.text_classes:
             rows = captions.options(language, text_class)
             own = any(not relevant for *_, put in rows for _, relevant in put)
-            rows = [(id, text, [(place[c], r) for c, r in put if c in place]) for id, text, put in rows]
-            rows = [row for row in rows if row[2] or not own]  # an option of a video that is not there is nobody's
-            true = np.array(sorted((v, text) for text, row in enumerate(rows) for v, relevant in row[2] if relevant))
+            placed = [(id, text, [(place[c], r) for c, r in put if c in place]) for id, text, put in rows]
+            placed = [row for row in placed if row[2] or not own]  # an option of a video that is not there is nobody's
+            true = np.array(sorted((v, text) for text, row in enumerate(placed) for v, relevant in row[2] if relevant))
             if not len(true):
                 continue
             asked, query = np.unique(true[:, 0], return_inverse=True)

@@ -35,7 +35,7 @@ def search(
     where = checkpoints.device(device)
     net, tokenizer = checkpoints.load(made["checkpoint"].path)
     text_len = made["checkpoint"].record()["facts"]["text_len"]
-    encoder = Encoder(net.to(where), tokenizer, text_len, where, torch.float32)
+    encoder = Encoder(net.on(where), tokenizer, text_len, where, torch.float32)
     features = Features(made["features"])
     known = {c["clip_id"]: c for c in schemas.rows(made["manifest"].path / "manifest.parquet", schemas.MANIFEST)}
     clips = [known[c] for c in features.clip_ids if known[c]["media"] == "video" and split in ("", known[c]["split"])]

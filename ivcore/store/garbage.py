@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from ivcore.store.artifacts import RECORD, Artifact, Store
+from ivcore.store.artifacts import Artifact, Store
+from ivcore.store.object_store import RECORD
 
 KINDS = ("manifest", "videos", "frames", "frame_shard", "features", "s2", "clip", "scores", "report")
 

@@ -32,7 +32,10 @@ READS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
     ("clip", "6B"): (("en", "zh"), "its text tower (LLaMA) was trained on English and Chinese"),
 }
 VARIANT = ("arm", "model", "size", "head", "k", "frames", "dtype", "device", "machine", "max_text_len")
-SETS = {("en",): "msrvtt", ("zh",): "vatex_zh"}  # published data set asked first, by languages
+SETS: dict[tuple[str, ...], str] = {
+    ("en",): "msrvtt",
+    ("zh",): "vatex_zh",
+}  # published data set asked first, by languages
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def _language(code: str) -> str:
 
 
 def _index_gb(one: Row, ask: Ask) -> float:
-    return one["index_bytes_per_video"] * ask.videos / 1e9
+    return float(one["index_bytes_per_video"]) * ask.videos / 1e9
 
 
 def _measured(ask: Ask, out: Answer, found: list[dict[str, Any]], report: Mapping[str, Any]) -> None:

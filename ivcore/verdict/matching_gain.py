@@ -32,10 +32,13 @@ def between_arms(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) ->
 def _row(found: Outcomes, one: str, two: str, place: Place, evaluation: EvalConfig) -> dict[str, Any]:
     """Gain of arm `two` minus gain of arm `one`; empty when they were not asked the same queries."""
     seeds = [s for arm, s, head, p in found if (arm, head, p) == (one, MATCH, place)]
-    sides = [[[found.get((arm, s, head, place)) for head in (MATCH, SIM)] for arm in (one, two)] for s in seeds]
-    first = [[o for arm in side for o in arm] for side in sides]
-    if not first or any(o is None or not np.array_equal(o.query, some[0].query) for some in first for o in some):
+    keys = [[(arm, s, head, place) for arm in (one, two) for head in (MATCH, SIM)] for s in seeds]
+    if not keys or any(key not in found for some in keys for key in some):
         return {}
+    first = [[found[key] for key in some] for some in keys]  # a seed: match and sim of one arm, then of the other
+    if any(not np.array_equal(o.query, some[0].query) for some in first for o in some):
+        return {}
+    sides = [(some[:2], some[2:]) for some in first]
     gain = [[(m.rank == 1) - (s.rank == 1).astype(float) for m, s in side] for side in sides]  # [seed][arm] -> [Q]
     extra = [b - a for a, b in gain]
     family = np.concatenate([some[0].family for some in first])

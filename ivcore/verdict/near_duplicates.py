@@ -92,4 +92,5 @@ def adjusted(table: pa.Table, best: np.ndarray, direction: str, known: Said) -> 
     where = np.cumsum(np.append(0, query[1:] != query[:-1]))  # [R], number of the query
     top = np.maximum.reduceat(np.where(right, score, -np.inf), start)  # [Q]
     ahead = np.add.reduceat(~right & (score >= top[where]), start)
-    return np.minimum(best, np.where(np.isfinite(top), ahead + 1, best))
+    out: np.ndarray = np.minimum(best, np.where(np.isfinite(top), ahead + 1, best))
+    return out

@@ -113,15 +113,15 @@ def compared(found: Mapping[str, Any]) -> list[Row]:
     pairs = pooled(found["paired"])
     for p in [p for p in pairs if _fair(found, p)] or pairs:
         groups.setdefault((p["arm"], p["a"], p["arm_b"], p["b"]), []).append(p)
-    out = []
+    out: list[Row] = []
     several = len(found["protocol"]["arms"]) > 1
-    for (arm, a, arm_b, b), rows in groups.items():
+    for (arm, a, arm_b, b), some in groups.items():
         left, right = (f"{NAMES.get(h, h)}{f' of {w}' if several else ''}" for h, w in ((a, arm), (b, arm_b)))
         sides: dict[tuple[str, str], dict[str, Row]] = {}
-        for p in rows:
+        for p in some:
             sides.setdefault((p["language"], p["text_class"]), {})[p["direction"]] = p
-        pairs = [(pair.get("t2v"), pair.get("v2t")) for pair in sides.values()]
-        out.append({"title": f"{left} minus {right}", "between": arm != arm_b, "rows": pairs})
+        both = [(pair.get("t2v"), pair.get("v2t")) for pair in sides.values()]
+        out.append({"title": f"{left} minus {right}", "between": arm != arm_b, "rows": both})
     return out
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ivcore.verdict.labels import DIRECTIONS, LANGUAGES, field_rows, shared, telling
 from ivcore.verdict.plots_cost import choices, depths, field, fronts
-from ivcore.verdict.plots_style import INK, OTHER, RC, STYLE, legend, svg
+from ivcore.verdict.plots_style import INK, OTHER, STYLE, legend, style, svg
 
 
 def pictures(verdict: Mapping[str, Any]) -> dict[str, str]:
@@ -30,7 +29,7 @@ def pictures(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 def _recall(verdict: Mapping[str, Any]) -> str:
     """One panel an arm and direction; a line a language and class, a marker a head that was trained on it."""
-    with matplotlib.rc_context({**RC, "svg.hashsalt": "recall"}):
+    with style("recall"):
         spread = telling(verdict, verdict["spread"])
         arms = [arm for arm in verdict["protocol"]["arms"] if arm in {s["arm"] for s in spread}]
         places = list(dict.fromkeys((s["language"], s["text_class"]) for s in spread))
@@ -67,7 +66,7 @@ def _recall(verdict: Mapping[str, Any]) -> str:
 
 def _latency(verdict: Mapping[str, Any]) -> str:
     """R@1 against the median time of a query, a marker a head, language and class the model was trained on."""
-    with matplotlib.rc_context({**RC, "svg.hashsalt": "latency"}):
+    with style("latency"):
         spread = telling(verdict, [s for s in verdict["spread"] if s["query_ms_p50"]])
         heads = list(dict.fromkeys(f"{s['model']}/{s['head']}" for s in spread))
         fig = Figure(figsize=(8, 3.4), layout="constrained")
@@ -96,7 +95,7 @@ def _latency(verdict: Mapping[str, Any]) -> str:
 
 def _losses(verdict: Mapping[str, Any]) -> str:
     """One panel an arm and model; a colour a loss, a line a seed, a bar where a phase begins."""
-    with matplotlib.rc_context({**RC, "svg.hashsalt": "losses"}):
+    with style("losses"):
         arms = verdict["protocol"]["arms"]
         own = [c for c in verdict["curves"] if (c["arm"], c["model"]) not in shared(verdict)]
         curves = [c for c in own if c["name"] != "loss"] or own

@@ -7,20 +7,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ivcore.verdict.labels import DIRECTIONS, LANGUAGES, field_rows, telling
 from ivcore.verdict.pareto import variants
-from ivcore.verdict.plots_style import INK, OTHER, RC, STYLE, legend, svg
+from ivcore.verdict.plots_style import INK, OTHER, STYLE, legend, style, svg
 
 COLORS = ("#3f87d0", "#d9772b", "#2a9d74", "#9467bd", "#8a9a5b", "#c2556b")
 
 
 def fronts(verdict: Mapping[str, Any]) -> str:
     """One panel a language and length: every variant by time and R@1 of text queries, the front as a line."""
-    with matplotlib.rc_context({**RC, "svg.hashsalt": "pareto"}):
+    with style("pareto"):
         cells = choices(verdict)
         places = list(dict.fromkeys((c["dataset"], c["language"], c["text_class"]) for c in cells))
         columns = min(3, max(1, len(places)))
@@ -67,7 +66,7 @@ def choices(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def depths(verdict: Mapping[str, Any]) -> str:
     """R@1 of matching by the number of candidates it re-scores, a line a language and length, first arm."""
-    with matplotlib.rc_context({**RC, "svg.hashsalt": "depth"}):
+    with style("depth"):
         arm = verdict["k_curve"][0]["arm"]
         rows = telling(verdict, [r for r in verdict["k_curve"] if r["arm"] == arm])
         places = list(dict.fromkeys((r["language"], r["text_class"]) for r in rows))
@@ -96,7 +95,7 @@ def depths(verdict: Mapping[str, Any]) -> str:
 
 def field(verdict: Mapping[str, Any]) -> str:
     """Published figures of this data set as bars, ours with their intervals above them."""
-    with matplotlib.rc_context({**RC, "svg.hashsalt": "field"}):
+    with style("field"):
         bars = field_rows(verdict)
         names = list(dict.fromkeys(b["name"] for b in bars))
         fig = Figure(figsize=(8, 0.8 + 0.24 * len(names)), layout="constrained")

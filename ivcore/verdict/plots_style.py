@@ -3,10 +3,12 @@
 The same verdict gives the same bytes.
 """
 
+import contextlib
 import io
 import re
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -37,6 +39,11 @@ RC: dict[str, Any] = {
     "grid.linewidth": 0.5,
     "legend.frameon": False,
 }
+
+
+def style(name: str) -> contextlib.AbstractContextManager[None]:
+    """What a plot is drawn in; `name` makes its ids, the same each time."""
+    return matplotlib.rc_context(RC | {"svg.hashsalt": name})  # type: ignore[arg-type]  # one key of three hundred
 
 
 def legend(fig: Figure, heads: list[str]) -> None:

@@ -253,11 +253,11 @@ def _trained_on(verdict: Verdict) -> list[str]:
         kinds = dict.fromkeys(kind(r["language"], r["text_class"]) for r in mine if not _new(r))
         told.setdefault((model, "; ".join(kinds)), []).append(arm)
     out = []
-    for (model, kinds), some in told.items():
+    for (model, known), some in told.items():
         name = model + (f" of {', '.join(some)}" if len(some) < len(arms) else "")
         out.append(
-            f"{name} was trained on {kinds} alone: what it does with other captions is left out here."
-            if kinds
+            f"{name} was trained on {known} alone: what it does with other captions is left out here."
+            if known
             else f"{name} was trained on none of these captions."
         )
     return out
