@@ -12,7 +12,7 @@ from tasks.data import featurize
 from tasks.failure_reason import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
 from tasks.retraining import held_back, named, note_trained
-from tasks.training import adopt, fit_clip, fit_s2, keep
+from tasks.training import fit_clip, fit_s2, import_checkpoint, keep
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def make_s2(variant: Variant, manifest: Reference, frames: Reference) -> Referen
     """The last s2 checkpoint; None in a run of clip alone."""
     config, checkpoint = variant.config, None
     if config.model.s2_init:
-        checkpoint = variant.do(adopt, "s2", config.model, config.frames)
+        checkpoint = variant.do(import_checkpoint, "s2", config.model, config.frames)
     for phase in config.train.s2.phases:
         inputs = frames
         if phase.reads_features:  # the trunk is frozen: its features do, and they are quicker
@@ -52,7 +52,7 @@ def make_features(variant: Variant, frames: Reference, checkpoint: Reference) ->
 def make_start(variant: Variant, frames: Reference, s2: Reference | None) -> tuple[Reference, Reference]:
     """What clip begins from, imported clip weights or s2, and the features of its trunk."""
     config = variant.config
-    start = variant.do(adopt, "clip", config.model, config.frames) if config.model.clip_init else s2
+    start = variant.do(import_checkpoint, "clip", config.model, config.frames) if config.model.clip_init else s2
     assert start is not None  # make_s2 saw to it
     return start, make_features(variant, frames, start)
 

@@ -105,14 +105,14 @@ def fit_s2(
     return _fit("s2", store, model, train, train.s2, phase, manifest, inputs, init, features)
 
 
-def adopt(kind: str, model: ModelConfig, frames: FramesConfig) -> Step:
+def import_checkpoint(kind: str, model: ModelConfig, frames: FramesConfig) -> Step:
     """model.s2_init or model.clip_init -> the checkpoint that the stage begins from."""
     from ivcore.checkpoints import imported
 
     config = imported.recipe(kind, model, frames)
 
     def make(draft: Draft, log: Log) -> None:
-        imported.adopt(draft, kind, model, config)
+        imported.write_checkpoint(draft, kind, model, config)
 
     return Step(f"fit_{kind}", kind, config, {}, make, label="imported")
 

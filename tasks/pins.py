@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ivcore.errors import UserError
 from ivcore.store.artifacts import Store
+from ivcore.store.durable import put
 from ivcore.train import retraining
 from tasks import registry
 
@@ -35,7 +36,4 @@ def pin(home: Path, id: str) -> None:
     kind, _, key = id.partition("/")
     if Store(home).find(kind, key) is None:
         raise UserError(f'--pin {id!r}: there is no such artifact; `iv sql "SELECT kind, key FROM records"` lists them')
-    path = home / PINS
-    aside = path.with_suffix(".tmp")
-    aside.write_text("\n".join(sorted({*pins(home), id})) + "\n")
-    aside.replace(path)
+    put(home / PINS, "\n".join(sorted({*pins(home), id})) + "\n")

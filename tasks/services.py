@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcore.errors import UserError, WorkError
+from ivcore.store.durable import put
 from tasks import database, runtime
 
 POOL = "iv"
@@ -285,10 +286,7 @@ def _same_ports(plan: Plan, running: Mapping[str, Any]) -> None:
 
 
 def _note(home: Path, running: Mapping[str, Any]) -> None:
-    path = runtime.listed(home)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(running, indent=1))
-    aside.replace(path)
+    put(runtime.listed(home), json.dumps(running, indent=1))
 
 
 @contextlib.contextmanager

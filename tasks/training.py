@@ -1,4 +1,4 @@
-"""Tasks that train: fit_s2, fit_clip; adopt, which takes what was trained elsewhere; keep, what was trained before."""
+"""Tasks that train: fit_s2, fit_clip; import_checkpoint, of what was trained elsewhere; keep, of what was before."""
 
 from typing import Any
 
@@ -22,10 +22,10 @@ from tasks import registry
 from tasks.step import Reference, Where, execute, prefect_context, step_task
 
 
-@step_task("adopt")
-def adopt(where: Where, kind: str, model: ModelConfig, frames: FramesConfig) -> State[Any]:
+@step_task("import_checkpoint")
+def import_checkpoint(where: Where, kind: str, model: ModelConfig, frames: FramesConfig) -> State[Any]:
     """An imported folder -> the checkpoint that the stage `kind` begins from."""
-    return execute(where, steps.adopt(kind, model, frames))
+    return execute(where, steps.import_checkpoint(kind, model, frames))
 
 
 @step_task("keep")

@@ -39,7 +39,7 @@ def recipe(kind: str, model: ModelConfig, frames: FramesConfig) -> dict[str, Any
     return {"imported": {name: sha256_file(path) for name, path in files.items()}, "text_len": text_len}
 
 
-def adopt(draft: Draft, kind: str, model: ModelConfig, config: dict[str, Any]) -> None:
+def write_checkpoint(draft: Draft, kind: str, model: ModelConfig, config: dict[str, Any]) -> None:
     """Copy the files of `config` (the recipe) into the draft and load them once, strictly."""
     from ivcore.checkpoints import checkpoint
     from ivcore.models.freeze import digest

@@ -39,7 +39,7 @@ from ivcore.models.convert import (
     s2_state,
 )
 from ivcore.models.dimensions import VisionShape
-from ivcore.store.durable import aside, sync, sync_tree
+from ivcore.store.durable import aside, put_folder
 from ivcore.text.tokenizer import Tokenizer
 
 RECORD = "import.json"
@@ -283,10 +283,8 @@ def _same_import(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _publish(made: Path, out: Path) -> None:
     """Flush the folder to disk and put it in place in one move."""
-    sync_tree(made)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        made.rename(out)
+        put_folder(made, out)
     except OSError:
         raise UserError(f"{out} came to be there in the meantime; give --out another name") from None
-    sync(out.absolute().parent)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from ivcore.config.values import merge
 from ivcore.errors import UserError
 from ivcore.models.dimensions import (
     CLIP_TEXT,
@@ -84,12 +85,15 @@ def size_names() -> list[str]:
 def load_size(name: str) -> dict[str, Any]:
     """The contents of sizes/NAME.toml: tables `vision` (common), `s2` and `clip` (each with a table `text`).
 
+    A file with a `base` holds what differs from that size.
+
     Raises:
         UserError: naming the known sizes.
     """
     if name not in size_names():
         raise UserError(f"no model size {name!r}; known: {', '.join(size_names())}")
-    return tomllib.loads((resources.files("ivcore.models") / "sizes" / f"{name}.toml").read_text())
+    own = tomllib.loads((resources.files("ivcore.models") / "sizes" / f"{name}.toml").read_text())
+    return merge(load_size(own.pop("base")), own) if "base" in own else own
 
 
 def s2_config(size: str, vocab_size: int | None = None, seed: int = 0, **overrides: Any) -> S2Config:

@@ -26,12 +26,12 @@ from typing import Any
 import ivcore
 from ivcore.errors import UserError, WorkError
 from ivcore.store import object_store
-from ivcore.store.durable import aside, sync, sync_tree
+from ivcore.store.durable import aside, put_folder
 from ivcore.store.object_store import RECORD
 
 RECORD_SCHEMA = 1
 AT_ONCE = 256  # records read from the object store before the first is looked at
-said = logging.getLogger("iv.remote")
+log = logging.getLogger("iv.remote")
 _fetching = threading.Lock()
 
 
@@ -168,7 +168,7 @@ class Store:
             if not there and (self.path(*id.split("/")) / RECORD).is_file():  # what is gone here stays gone there
                 self.share(self.get(id))
         self.remote.send(artifact.id, artifact.path)
-        said.info("%s sent to %s", artifact.id, self.remote.name)
+        log.info("%s sent to %s", artifact.id, self.remote.name)
 
     def _fetch(self, kind: str, key: str) -> Artifact | None:
         """The artifact from the object store, whole and checked; None where there is none."""
@@ -184,8 +184,8 @@ class Store:
                 with _beside(final) as folder:
                     self.remote.fetch(id, record["files"], folder)
                     (folder / RECORD).write_bytes(text)
-                    _settle(folder, final)
-                said.info("%s fetched from %s", id, self.remote.name)
+                    _publish(folder, final)
+                log.info("%s fetched from %s", id, self.remote.name)
         return Artifact(kind, key, final, record["rows_ok"])
 
     @contextlib.contextmanager
@@ -223,7 +223,7 @@ class Store:
                 **{"mlflow_run_id": None, "prefect_run_id": None, **self.context},
             }
             (draft.path / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
-            _settle(draft.path, final)
+            _publish(draft.path, final)
             draft.artifact = Artifact(kind, key, final, draft.rows_ok)
             for left in draft.superseded:
                 shutil.rmtree(left, ignore_errors=True)
@@ -247,13 +247,11 @@ def _beside(final: Path) -> contextlib.AbstractContextManager[Path]:
     return aside(final)
 
 
-def _settle(folder: Path, final: Path) -> None:
-    """Bring a whole folder to the disk and to its place."""
-    sync_tree(folder)
+def _publish(folder: Path, final: Path) -> None:
+    """Give a finished folder its place; where another process was quicker, its copy stays."""
     try:
-        folder.rename(final)
-        sync(final.parent)
-    except OSError:  # another process finished the same key first: its copy stays
+        put_folder(folder, final)
+    except OSError:
         if not (final / RECORD).is_file():
             raise
 

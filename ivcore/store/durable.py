@@ -34,6 +34,22 @@ def put(path: Path, text: str) -> None:
     sync(path.parent)
 
 
+def put_folder(made: Path, final: Path) -> None:
+    """Flush a whole folder and give it its name; OSError where a folder that is not empty has it already."""
+    sync_tree(made)
+    made.rename(final)
+    sync(final.absolute().parent)
+
+
+def put_link(link: Path, target: str) -> None:
+    """Make a symbolic link, or point it elsewhere, in one move."""
+    aside = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target)
+    aside.replace(link)
+    sync(link.parent)
+
+
 @contextlib.contextmanager
 def aside(final: Path) -> Iterator[Path]:
     """A folder on the disk of the final one to write into: beside it, or above where that folder is not made yet.

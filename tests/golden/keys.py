@@ -92,7 +92,7 @@ def _chain(store: Store, run: RunConfig) -> Iterator[tuple[str, Step]]:
     for kind, fit in (("s2", steps.fit_s2), ("clip", steps.fit_clip)):
         phases = getattr(run.train, kind).phases
         if getattr(run.model, f"{kind}_init"):
-            step = steps.adopt(kind, run.model, run.frames)
+            step = steps.import_checkpoint(kind, run.model, run.frames)
             yield f"{kind} imported", step
             made = _made(store, step)
         for phase in phases:

@@ -20,7 +20,6 @@ captions. Here a video that two parts share is kept once, by its bytes (ivcore/d
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from ivcore.datasets.cards import Card
 from ivcore.errors import UserError
 from ivcore.names import module
 from ivcore.store.artifacts import Store
+from ivcore.store.durable import put_link
 
 CARD = Card(
     name="A mix of data sets",
@@ -53,9 +53,7 @@ def root(store: Store, data: DataConfig) -> Path:
     folder = store.home / "cache" / "mix" / name
     folder.mkdir(parents=True, exist_ok=True)
     for part, target in roots.items():
-        aside = folder / f".{part}.{os.getpid()}.tmp"
-        aside.symlink_to(target)
-        aside.replace(folder / part)
+        put_link(folder / part, target)
     return folder
 
 

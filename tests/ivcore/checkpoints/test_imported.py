@@ -57,7 +57,7 @@ def _state(folder):
 
 def test_the_copy_is_the_folder_and_its_key_is_its_content(folders, run, tmp_path):
     store, c = run
-    step = steps.adopt("s2", c.model, c.frames)
+    step = steps.import_checkpoint("s2", c.model, c.frames)
     artifact = steps.run(step, store)
     assert (artifact.path / "model.safetensors").read_bytes() == (folders["s2"] / "model.safetensors").read_bytes()
     facts = artifact.record()["facts"]
@@ -65,9 +65,9 @@ def test_the_copy_is_the_folder_and_its_key_is_its_content(folders, run, tmp_pat
     moved = tmp_path / "elsewhere"
     shutil.copytree(folders["s2"], moved)
     there = c.model.model_copy(update={"s2_init": str(moved)})
-    assert steps.adopt("s2", there, c.frames).key == step.key
+    assert steps.import_checkpoint("s2", there, c.frames).key == step.key
     (moved / "model.safetensors").write_bytes((moved / "model.safetensors").read_bytes() + b"x")
-    assert steps.adopt("s2", there, c.frames).key != step.key
+    assert steps.import_checkpoint("s2", there, c.frames).key != step.key
 
 
 def test_both_imported_models_are_judged_and_clip_trains_on(folders, run):
@@ -78,7 +78,7 @@ def test_both_imported_models_are_judged_and_clip_trains_on(folders, run):
 
     manifest = do(steps.ingest(store, c.data))
     frames = do(steps.decode(store, c.data, c.frames, manifest))
-    s2, start = (do(steps.adopt(kind, c.model, c.frames)) for kind in ("s2", "clip"))
+    s2, start = (do(steps.import_checkpoint(kind, c.model, c.frames)) for kind in ("s2", "clip"))
     features = {a.kind: do(steps.featurize(store, c.features, c.train, frames, a)) for a in (s2, start)}
     assert features["s2"].key != features["clip"].key  # two trunks
     phase = c.train.clip.phases[0]
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(folders, run, tmp_pat
         change(folder)
     frames = c.frames.model_copy(update={"num_frames": 4}) if change == "frames" else c.frames
     with pytest.raises(UserError, match=says):
-        steps.adopt(kind, c.model.model_copy(update={f"{kind}_init": str(folder)}), frames)
+        steps.import_checkpoint(kind, c.model.model_copy(update={f"{kind}_init": str(folder)}), frames)
 
 
 def test_missing_weights_are_an_error_and_leave_nothing(folders, run, tmp_path):
@@ -124,7 +124,7 @@ def test_missing_weights_are_an_error_and_leave_nothing(folders, run, tmp_path):
     state = load_file(folder / "model.safetensors")
     del state["temp"]
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    step = steps.adopt("s2", c.model.model_copy(update={"s2_init": str(folder)}), c.frames)
+    step = steps.import_checkpoint("s2", c.model.model_copy(update={"s2_init": str(folder)}), c.frames)
     with pytest.raises(UserError, match="missing"):
         steps.run(step, store)
     assert store.find("s2", step.key) is None
