@@ -13,33 +13,27 @@ from tasks.pipeline import Pipeline, Reference, Variant, pipeline
 
 
 def make_seen(
-    variant: Variant, trained: Trained, data: DataConfig, frames: FramesConfig, train: TrainConfig, first: int = 0
-) -> list[list[Reference]]:
-    """For each model the features of the scored split, one for each sampling of the frames from number `first` on.
-
-    `trained.manifest` is that of `data`.
-    """
-    config = variant.config
+    variant: Variant, trained: Trained, data: DataConfig, frames: FramesConfig, train: TrainConfig
+) -> list[Reference]:
+    """For each model the features of the scored split of `data`, whose manifest is `trained.manifest`."""
+    decoded = variant.do(decode, data, frames, trained.manifest)
     encoders: dict[str, Reference] = {}  # whose trunk made the features a model stands on; s2's serves clip too
-    out: list[list[Reference]] = [[] for _ in trained.models]
-    for number in range(first, config.eval.samplings):
-        shown = frames.model_copy(update={"shift": number / config.eval.samplings})
-        decoded = variant.do(decode, data, shown, trained.manifest)
-        for mine, (checkpoint, features) in zip(out, trained.models):
-            encoder = encoders.setdefault(features["key"], checkpoint)
-            mine.append(variant.do(featurize, config.features, train, decoded, encoder, config.eval.split))
+    out = []
+    for checkpoint, features in trained.models:
+        encoder = encoders.setdefault(features["key"], checkpoint)
+        split = variant.config.eval.split
+        out.append(variant.do(featurize, variant.config.features, train, decoded, encoder, split))
     return out
 
 
 def make_scores(variant: Variant, trained: Trained) -> dict[str, Reference]:
     """Scores of both models, named ARM.SEED.MODEL; of s2 alone in an arm without clip."""
     config = variant.config
-    others = make_seen(variant, trained, config.data, config.frames, config.train, first=1)
     return {
         f"{variant.arm}.{variant.seed}.{checkpoint['kind']}": variant.do(
-            score, config.eval, config.train, trained.manifest, features, checkpoint, more
+            score, config.eval, config.train, trained.manifest, features, checkpoint
         )
-        for (checkpoint, features), more in zip(trained.models, others)
+        for checkpoint, features in trained.models
     }
 
 

@@ -38,9 +38,9 @@ def make_cells(
     reckoned = config.train.model_copy(update={"dtype": dtype})
     arm, out = "_".join([variant.arm, *([part.name] if part else []), f"f{num_frames}", dtype]), {}
     seen = make_seen(variant, trained, config.data.of(part) if part else config.data, shown, reckoned)
-    for (checkpoint, _), (features, *more) in zip(trained.models, seen):
+    for (checkpoint, _), features in zip(trained.models, seen):
         name = f"{arm}.{variant.seed}.{checkpoint['kind']}"
-        out[name] = variant.do(score, config.eval, reckoned, trained.manifest, features, checkpoint, more)
+        out[name] = variant.do(score, config.eval, reckoned, trained.manifest, features, checkpoint)
     return out
 
 

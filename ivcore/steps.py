@@ -4,7 +4,7 @@ Each function states a step: its branch of the config, the artifacts it reads, a
 the work. Nothing runs and nothing heavy is imported until `run` finds that the artifact of this recipe is not there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,24 +202,19 @@ def score(
     manifest: Artifact,
     features: Artifact,
     checkpoint: Artifact,
-    more: Sequence[Artifact] = (),
 ) -> Step:
-    """Checkpoint and features -> ranks and scores of every head, language, text class and direction.
-
-    `more`: features of other samplings of the clips' frames, which are scored as one.
-    """
+    """Checkpoint and features -> ranks and scores of every head, language, text class and direction."""
 
     def make(draft: Draft, log: Log) -> None:
         from ivcore.retrieval.score import write_scores
 
-        write_scores(draft, store, evaluation, train, manifest, features, checkpoint, log, more)
+        write_scores(draft, store, evaluation, train, manifest, features, checkpoint, log)
 
-    wanted: tuple[str, ...] = ("split", "k", "languages", "text_classes", "latency_queries", "fused_weight", "kv_gb")
+    wanted: tuple[str, ...] = ("split", "k", "languages", "text_classes", "latency_queries", "kv_gb")
     if manifest.record()["facts"].get("card", {}).get("task") == "classification":
         wanted = (*wanted, "prompts")
     config = {k: v for k, v in evaluation.recipe().items() if k in wanted} | {"threads": train.threads}
     artifacts = {"manifest": manifest, "features": features, "checkpoint": checkpoint}
-    artifacts |= {f"features_{n}": some for n, some in enumerate(more, 1)}
     return Step("score", "scores", config, artifacts, make, label=checkpoint.kind)
 
 

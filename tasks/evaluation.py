@@ -1,6 +1,6 @@
 """Tasks that judge: score, report, publish."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,10 @@ def score(
     manifest: Reference,
     features: Reference,
     checkpoint: Reference,
-    more: Sequence[Reference] = (),
 ) -> State[Any]:
     """Checkpoint and features -> scores; R@1 is noted on the checkpoint's version in the registry."""
     manifest_, features_, checkpoint_ = (where.open(x) for x in (manifest, features, checkpoint))
-    others = [where.open(f) for f in more]
-    step = steps.score(where.store, evaluation, train, manifest_, features_, checkpoint_, others)
+    step = steps.score(where.store, evaluation, train, manifest_, features_, checkpoint_)
     recall: dict[str, float] = {}
 
     def make(draft: Draft, log: Log) -> None:

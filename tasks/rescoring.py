@@ -15,10 +15,9 @@ def like(store: Store, scores: Artifact, checkpoint: Artifact, before: Artifact)
     record = scores.record()
     asked = EvalConfig.model_validate({n: v for n, v in record["config"].items() if n in EvalConfig.model_fields})
     trunk = retraining.trunk_of(store, checkpoint, store.get(before.record()["inputs"]["features"]))
-    samplings = [store.get(id) for name, id in sorted(record["inputs"].items()) if name.startswith("features")]
-    features, *more = (_features(store, one, trunk, asked.split) for one in samplings)
+    features = _features(store, store.get(record["inputs"]["features"]), trunk, asked.split)
     train, manifest = TrainConfig(threads=record["config"]["threads"]), store.get(record["inputs"]["manifest"])
-    return steps.run(steps.score(store, asked, train, manifest, features, checkpoint, more), store)
+    return steps.run(steps.score(store, asked, train, manifest, features, checkpoint), store)
 
 
 def _features(store: Store, other: Artifact, trunk: Artifact, split: str) -> Artifact:

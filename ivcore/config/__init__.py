@@ -60,19 +60,6 @@ class EvalConfig(Branch):
     k: int = Field(16, ge=1, description="Candidates that s2's matching head re-scores for each query.")
     languages: tuple[Language, ...] = Field(("en", "zh", "es"), min_length=1, description="Languages of the queries.")
     text_classes: tuple[TextClass, ...] = Field(("short", "long"), min_length=1, description="Caption lengths scored.")
-    fused_weight: float = when_set(
-        0.0,
-        "Weight of the matching logit in the head fused, cosine + weight * logit of the k best: an extra that nobody "
-        "published. At s2's temperature (0.07) both count alike; 0: no such head.",
-        ge=0,
-    )
-    samplings: int = when_set(
-        1,
-        "Samplings of frames that a scored clip is seen by (frame ensemble): embeddings are averaged, matching reads "
-        "the tokens of all. Each is decoded and encoded once.",
-        ge=1,
-        le=16,
-    )
     kv_gb: float = when_set(
         0.25, "Keys and values that a timed server keeps for matching, GB; what is beyond is read folded.", ge=0
     )
@@ -134,12 +121,6 @@ class RunConfig(Branch):
             raise ValueError(
                 f"train.{wrong[0]}.text_tower: a tower is chosen by clip's first phase, which begins from s2"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _sampled(self) -> "RunConfig":
-        if self.eval.samplings > 1 and (self.frames.sampling != "middle" or self.frames.shift):
-            raise ValueError("eval.samplings shifts the middle frames: frames.sampling is middle and frames.shift 0")
         return self
 
     @model_validator(mode="before")

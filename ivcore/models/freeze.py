@@ -75,12 +75,11 @@ def trained_names(model: VideoTextModel, policy: str) -> list[str]:
     return sorted(name for name, _ in model.named_parameters() if any(re.fullmatch(p, name) for p in patterns))
 
 
-def apply_policy(model: VideoTextModel, policy: str, frozen_in_train_mode: bool = False) -> list[str]:
+def apply_policy(model: VideoTextModel, policy: str) -> list[str]:
     """Let exactly the parameters of `policy` train; returns their names, sorted. May be called again with another.
 
     Frozen parameters lose `requires_grad` and their gradient. A module without a trained parameter below it goes to
-    eval mode and stays there under `model.train()`, unless `frozen_in_train_mode`: then dropout and stochastic depth go
-    on in what is frozen, as in upstream's clip.
+    eval mode and stays there under `model.train()`; in upstream's clip dropout and stochastic depth go on there.
     """
     names = set(trained_names(model, policy))
     for name, parameter in model.named_parameters():
@@ -88,9 +87,6 @@ def apply_policy(model: VideoTextModel, policy: str, frozen_in_train_mode: bool 
         if name not in names:
             parameter.grad = None
     _mark(model)
-    if frozen_in_train_mode:
-        for module in model.modules():
-            module.is_frozen = False  # type: ignore[assignment]
     model.train(model.training)
     return sorted(names)
 

@@ -2,7 +2,7 @@
 
 Shapes: V videos of the gallery, Q videos that are asked, C texts (classes or options), E embedding, k candidates.
 
-sim, dsl and fused as in score.py; match re-scores the k best by sim. Classes stand in prompts, options as they are.
+sim and dsl as in score.py; match re-scores the k best by sim. Classes stand in prompts, options as they are.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,6 @@ from ivcore.datasets.captions import Captions
 from ivcore.models import S2Model
 from ivcore.retrieval import classification, multiple_choice
 from ivcore.retrieval.embed import Encoder, Texts, TokensOf
-from ivcore.retrieval.heads import fused
 from ivcore.retrieval.ranking import UNSCORED, Ranked, rank
 from ivcore.retrieval.rerank import rerank, unite
 from ivcore.retrieval.slices import Slice, chosen
@@ -44,7 +43,7 @@ def answers(
         k = evaluation.k
         if part.options is not None:
             k = min(k, int(np.bincount(part.options[:, 0]).min()))
-        for head, scores in _heads(encoder, part, texts, similarity, tokens_of, k, evaluation.fused_weight):
+        for head, scores in _heads(encoder, part, texts, similarity, tokens_of, k):
             found = rank(lambda a, b, s=scores: s[a:b], scores.shape[1], part.pairs["v2t"], k)  # type: ignore[misc]
             task = classification if captions.task == "classification" else multiple_choice
             figures = task.compute(found.best)
@@ -67,7 +66,7 @@ def _texts(encoder: Encoder, part: Slice, task: str, prompts: str) -> Texts:
 
 
 def _heads(
-    encoder: Encoder, part: Slice, texts: Texts, similarity: Tensor, tokens_of: TokensOf, k: int, fused_weight: float
+    encoder: Encoder, part: Slice, texts: Texts, similarity: Tensor, tokens_of: TokensOf, k: int
 ) -> Iterator[tuple[str, Tensor]]:
     """(head, scores [Q, C]); minus infinity for what is no option of a video."""
     sim = similarity[part.asked]
@@ -84,7 +83,4 @@ def _heads(
         known = pairs[:, 1] * sim.shape[1] + pairs[:, 0]  # sorted: by video, then text
         spot = np.searchsorted(known, part.asked[:, None] * sim.shape[1] + top)
         out = torch.full_like(sim, UNSCORED).masked_fill(sim.isinf(), float("-inf"))
-        match = out.scatter(1, torch.from_numpy(top), logits[torch.from_numpy(spot)])
-        yield "match", match
-        if fused_weight:
-            yield "fused", fused(sim, match, fused_weight)
+        yield "match", out.scatter(1, torch.from_numpy(top), logits[torch.from_numpy(spot)])

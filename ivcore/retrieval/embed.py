@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ivcore.models import ClipModel, S2Model
 from ivcore.models.base import VideoTextModel
-from ivcore.retrieval.heads import ensemble
 from ivcore.text.tokenizer import Tokenizer
 
 BATCH = 128
@@ -38,7 +37,6 @@ class Encoder:
     text_len: int
     device: torch.device
     dtype: torch.dtype
-    samplings: int = 1  # of frames; the tokens of all of them stand one after another
 
     def arithmetic(self) -> torch.autocast:
         """The towers run in `dtype`; similarities and logits are compared in float32 whatever it is."""
@@ -72,10 +70,9 @@ class Encoder:
     def video(self, tokens: Tensor) -> Tensor:
         """Unit embeddings of stored tokens: [B, N, C] -> float32 [B, E], on the model's device."""
         with self.arithmetic():
-            each = tokens.to(self.device).unflatten(1, (self.samplings, -1)).flatten(0, 1)  # [B * S, N / S, C]
-            pooled = self.model.pool(each)  # type: ignore[operator]
+            pooled = self.model.pool(tokens.to(self.device))  # type: ignore[operator]
             out = self.model.project_video(pooled) if isinstance(self.model, S2Model) else pooled
-        return ensemble(out.float().unflatten(0, (-1, self.samplings)))
+        return F.normalize(out.float(), dim=-1)
 
     def videos(self, tokens_of: TokensOf, num: int) -> Tensor:
         """Unit embeddings of videos 0 to num - 1: float32 [V, E], on the CPU."""

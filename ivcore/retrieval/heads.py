@@ -1,11 +1,10 @@
-"""What a ranking can be made of, as functions of scores: dual softmax, matching, a fusion of both, frame ensembles.
+"""What a ranking can be made of, as functions of scores: dual softmax, matching.
 
-Shapes: T texts, V videos, Q queries, C candidates of each, k of them looked at by matching, E embedding, S samplings.
+Shapes: T texts, V videos, Q queries, C candidates of each, k of them looked at by matching.
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ivcore.retrieval.ranking import MAX_ELEMENTS, UNSCORED
@@ -42,24 +41,3 @@ def matched(top: np.ndarray, logits: Tensor, num_candidates: int) -> Tensor:
     """
     out = torch.full((len(top), num_candidates), UNSCORED)
     return out.scatter_(1, torch.from_numpy(top), logits)
-
-
-def fused(sim: Tensor, match: Tensor, weight: float) -> Tensor:
-    """sim + weight * match where matching looked, match's own value elsewhere: [Q, C]; not a published protocol.
-
-    >>> fused(torch.tensor([[0.5, 0.75]]), torch.tensor([[2.0, -100.0]]), 0.125).tolist()
-    [[0.75, -100.0]]
-    """
-    return torch.where(match > UNSCORED, sim + weight * match, match)
-
-
-def ensemble(vectors: Tensor) -> Tensor:
-    """One vector of several samplings of frames: the mean of the unit vectors, again of unit length.
-
-    [V, S, E] -> [V, E]; of one sampling its unit vector, to the bit.
-
-    >>> ensemble(torch.tensor([[[3.0, 0.0], [0.0, 0.5]]])).allclose(torch.full((1, 2), 0.5**0.5))
-    True
-    """
-    each = F.normalize(vectors, dim=-1)
-    return each[:, 0] if each.shape[1] == 1 else F.normalize(each.mean(dim=1), dim=-1)

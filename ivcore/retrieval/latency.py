@@ -51,7 +51,6 @@ class Server:
     text_weight: Tensor  # [T], 1 / sum of exp over videos: what dual softmax divides by
     video_weight: Tensor  # [V]
     kv_bytes: int = KV_BYTES
-    fused_weight: float = 0.0  # of the logit, in the head fused
     took: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,17 +71,16 @@ class Server:
         texts, tokens, query = self._encode(direction, numbers)
         start = self._lap("encode", start)
         sides = (self.videos, self.video_weight) if direction == "t2v" else (self.texts.embedding, self.text_weight)
-        top, score = self._best(query, *sides, head, k or self.k)
+        top = self._best(query, *sides, head, k or self.k)
         start = self._lap("similarity", start)
-        if head.startswith(("match", "fused")):
+        if head.startswith("match"):
             if direction == "t2v" and len(numbers) == 1:
                 assert texts.states is not None
                 matcher = self.folded if head == "match_folded" else self.matcher
                 logits = matcher(texts.states[0], top[0].numpy())[None]
             else:
                 logits = self._match(direction, texts, tokens, top.numpy())
-            score = score + self.fused_weight * logits if head == "fused" else logits
-            top = top.gather(1, score.argsort(dim=1, descending=True))
+            top = top.gather(1, logits.argsort(dim=1, descending=True))
             self._lap("rerank", start)
         return top
 
@@ -121,13 +119,12 @@ class Server:
         logits = rerank(self.encoder.model, states, mask, tokens_of, pairs, self.encoder.dtype)
         return logits[torch.from_numpy(where.reshape(top.shape))]
 
-    def _best(self, query: Tensor, gallery: Tensor, weight: Tensor, head: str, k: int) -> tuple[Tensor, Tensor]:
-        """The k best of each query and their scores: int and float32 [Q, k]."""
+    def _best(self, query: Tensor, gallery: Tensor, weight: Tensor, head: str, k: int) -> Tensor:
+        """The k best of each query, best first: int [Q, k]."""
         score = query @ gallery.T  # [Q, V] or [Q, T]
         if head == "dsl":
             score = score * score.exp() * weight
-        best = score.topk(min(k, score.shape[1]), dim=1)
-        return best.indices, best.values
+        return score.topk(min(k, score.shape[1]), dim=1).indices
 
 
 Ask = Callable[[Sequence[int]], object]

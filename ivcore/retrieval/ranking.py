@@ -125,15 +125,6 @@ def grades(query: np.ndarray, pair_rank: np.ndarray) -> tuple[np.ndarray, np.nda
     return precision, gain / most
 
 
-def graded(pairs: np.ndarray, pair_rank: np.ndarray) -> dict[str, float]:
-    """Mean average precision and nDCG@10 (0-100) of pairs int [P, 2] as given to `rank` and pair_rank [P] as it gives.
-
-    >>> graded(np.array([[0, 4], [0, 7]]), np.array([1, 4]))
-    {'map': 75.0, 'ndcg10': 87.7215...}
-    """
-    return dict(zip(("map", "ndcg10"), (100.0 * float(each.mean()) for each in grades(pairs[:, 0], pair_rank))))
-
-
 def _check(pairs: np.ndarray, num_candidates: int) -> int:
     """Number of queries; ValueError unless the pairs are sorted, whole and distinct."""
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs):

@@ -4,14 +4,13 @@ Shapes: T texts, V videos of the gallery, E embedding, k candidates.
 
 sim is the cosine. dsl (dual softmax) multiplies it by a softmax over the other side's queries; it needs the whole test
 set at once, so a server cannot have it. match re-scores the k best by sim, each direction by its own list; its logit
-is not mixed with sim. Source: InternVideo2 multi_modality, tasks/retrieval_utils.py. fused, an extra that is off unless
-it has a weight, adds that logit to sim.
+is not mixed with sim. Source: InternVideo2 multi_modality, tasks/retrieval_utils.py.
 """
 
 import functools
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +27,7 @@ from ivcore.models.base import VideoTextModel
 from ivcore.retrieval import machine
 from ivcore.retrieval.answers import answers
 from ivcore.retrieval.embed import Encoder, Texts, TokensOf
-from ivcore.retrieval.heads import dsl, dual_weights, fused, matched
+from ivcore.retrieval.heads import dsl, dual_weights, matched
 from ivcore.retrieval.latency import Server, gflop, milliseconds
 from ivcore.retrieval.ranking import UNSCORED, Ranked, ScoreOf, rank
 from ivcore.retrieval.rerank import k_steps, rerank, unite
@@ -50,12 +49,8 @@ def write_scores(
     features: Artifact,
     checkpoint: Artifact,
     log: Log,
-    more: Sequence[Artifact] = (),
 ) -> None:
     """Write scores.parquet; timings go to `draft.measured`, everything else is the same on every run.
-
-    Args:
-        more: features of other samplings of the same clips (frame ensemble).
 
     Raises:
         UserError: when the split has no captions to score.
@@ -64,17 +59,17 @@ def write_scores(
     device = checkpoints.device(train.device)
     model, tokenizer = checkpoints.load(checkpoint.path)
     text_len = _text_len(checkpoint, manifest, model)
-    sources, captions = [Features(f) for f in (features, *more)], Captions(manifest)
-    encoder = Encoder(model.on(device), tokenizer, text_len, device, getattr(torch, train.dtype), len(sources))
-    seen = set(sources[0].clip_ids).intersection(*(s.clip_ids for s in sources[1:]))
+    source, captions = Features(features), Captions(manifest)
+    encoder = Encoder(model.on(device), tokenizer, text_len, device, getattr(torch, train.dtype))
+    seen = set(source.clip_ids)
     wanted = captions.clips(evaluation.split)
     gallery = [clip for clip in wanted if clip in seen]
     if not gallery:
         raise UserError(f"split {evaluation.split!r} has no clip with features; eval.split names another, or add clips")
-    rows = [np.array(s.rows_of(gallery)) for s in sources]
+    rows = np.array(source.rows_of(gallery))
 
     def tokens_of(videos: np.ndarray) -> Tensor:
-        return torch.cat([s.tokens(r[videos]) for s, r in zip(sources, rows)], dim=1)  # [n, S * N, C]
+        return source.tokens(rows[videos])  # [n, N, C]
 
     machine.reset_peak(device)
     start = time.perf_counter()
@@ -107,9 +102,8 @@ def write_scores(
     record = features.record()
     stored = np.dtype(record["config"].get("dtype", "float16")).itemsize
     embedding = videos.shape[1] * videos.element_size()
-    tokens = record["facts"]["num_tokens"] * record["facts"]["width"] * stored * len(sources)
-    matching = ("match", "fused") if evaluation.fused_weight else ("match",)
-    heads = ("sim", "dsl", *(matching if checkpoint.kind == "s2" else ()))
+    tokens = record["facts"]["num_tokens"] * record["facts"]["width"] * stored
+    heads = ("sim", "dsl", "match") if checkpoint.kind == "s2" else ("sim", "dsl")
     draft.facts.update(
         model=checkpoint.kind,
         heads=list(heads),
@@ -117,7 +111,6 @@ def write_scores(
         split_sha256=_digest(captions, gallery, evaluation),
         slices=slices,
         k=evaluation.k,
-        samplings=len(sources),
         n_videos=len(gallery),
         clips_left_out=len(wanted) - len(gallery),
         texts_left_out=left_out,
@@ -125,7 +118,7 @@ def write_scores(
         dtype=train.dtype,
         device=device.type,
         threads=train.threads,
-        index_bytes_per_video={h: embedding + (tokens if h in matching else 0) for h in heads},
+        index_bytes_per_video={h: embedding + (tokens if h == "match" else 0) for h in heads},
     )
     draft.measured.update(
         machine=machine.name(device), peak_mb=machine.peak_mb(device), embed_ms_per_video=round(embed_ms, 4)
@@ -148,7 +141,7 @@ def _scorers(
     encoder: Encoder, part: Slice, texts: Texts, videos: Tensor, tokens_of: TokensOf, evaluation: EvalConfig
 ) -> Iterator[tuple[str, str, ScoreOf]]:
     """(head, direction, scores of a run of queries) of everything this model can be scored by."""
-    text, k, weight = texts.embedding, evaluation.k, evaluation.fused_weight
+    text, k = texts.embedding, evaluation.k
     sides = {"t2v": (text, videos), "v2t": (videos[part.asked], text)}
     weights = dict(zip(("v2t", "t2v"), dual_weights(text, videos)))
     sim: dict[str, ScoreOf] = {d: (lambda a, b, q=q, c=c: q[a:b] @ c.T) for d, (q, c) in sides.items()}  # type: ignore[misc]
@@ -166,8 +159,6 @@ def _scorers(
         tops = {d: rank(sim[d], len(sides[d][1]), part.pairs[d], k).top for d in DIRECTIONS}
         for direction, score_of in _match(encoder, part, texts, tokens_of, tops, len(videos)).items():
             yield "match", direction, score_of
-            if weight:
-                yield "fused", direction, lambda a, b, d=direction, m=score_of: fused(sim[d](a, b), m(a, b), weight)  # type: ignore[misc]
 
 
 def _match(
@@ -239,7 +230,7 @@ def _costs(
     text_weight, video_weight = dual_weights(texts.embedding, videos)
     server = Server(
         encoder, part.captions, texts, videos, tokens_of, evaluation.k, text_weight, video_weight,
-        kv_bytes=int(evaluation.kv_gb * 1e9), fused_weight=evaluation.fused_weight,
+        kv_bytes=int(evaluation.kv_gb * 1e9),
     )  # fmt: skip
     has_match = isinstance(encoder.model, S2Model)
     if has_match:
@@ -248,7 +239,6 @@ def _costs(
         spread = np.linspace(0, len(pool) - 1, min(evaluation.latency_queries, len(pool))).round().astype(int)
         numbers = pool[spread].tolist()
         heads = ["sim", "dsl"] + (["match"] if has_match else [])
-        heads += ["fused"] if has_match and evaluation.fused_weight else []
         heads += ["match_folded"] if has_match and direction == "t2v" else []
         for head in heads:
             ask = functools.partial(server.ask, direction, head)

@@ -77,8 +77,8 @@ def chosen(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> It
             if not len(true):
                 continue
             asked, query = np.unique(true[:, 0], return_inverse=True)
-            put = np.array(sorted((v, text) for text, row in enumerate(rows) for v, _ in row[2])) if own else None
+            put = np.array(sorted((v, text) for text, row in enumerate(placed) for v, _ in row[2])) if own else None
             options = None if put is None else np.stack([np.searchsorted(asked, put[:, 0]), put[:, 1]], axis=1)
             pairs = {"v2t": np.stack([query, true[:, 1]], axis=1)}
-            ids, strings = [r[0] for r in rows], [r[1] for r in rows]
+            ids, strings = [r[0] for r in placed], [r[1] for r in placed]
             yield Slice(language, text_class, ids, strings, np.array([], int), asked, pairs, options)

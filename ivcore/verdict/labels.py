@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-VARIANTS = ("s2/sim", "s2/match", "s2/fused", "clip/sim")  # dsl wants all queries at once, so it is nothing to take
+VARIANTS = ("s2/sim", "s2/match", "clip/sim")  # dsl wants all queries at once, so it is nothing to take
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 LANGUAGES = {"en": "English", "zh": "Chinese", "es": "Spanish"}
 NAMES = {
     "s2/match": "s2 with matching",
     "s2/sim": "s2 by similarity",
-    "s2/fused": "s2 with both scores",
     "clip/sim": "clip",
 }
 

@@ -17,7 +17,6 @@ STYLE: dict[str, tuple[str, str]] = {  # colour, marker: both tell heads apart, 
     "s2/sim": ("#3f87d0", "o"),
     "s2/dsl": ("#7d8fa3", "D"),
     "s2/match": ("#d9772b", "^"),
-    "s2/fused": ("#c2556b", "X"),
     "clip/sim": ("#2a9d74", "s"),
     "clip/dsl": ("#8a9a5b", "v"),
 }

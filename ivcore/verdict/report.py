@@ -164,7 +164,7 @@ def _shared(runs: list[lineage.Scored]) -> list[dict[str, str]]:
 
 
 def _extras(runs: list[lineage.Scored], evaluation: EvalConfig) -> list[str]:
-    """What is to be known of matching's time, of fused scores and of frame ensembles, where they are there."""
+    """What is to be known of matching's time."""
     shares = [share for r in runs for share in r.record["facts"].get("kv_share", {}).values()]
     notes = []
     if shares:
@@ -172,10 +172,6 @@ def _extras(runs: list[lineage.Scored], evaluation: EvalConfig) -> list[str]:
             f"Matching is timed as a search runs it: keys and values of {100 * min(shares):.0f} % of the videos kept "
             f"(a budget of {evaluation.kv_gb:g} GB), the rest read from the tokens; beside it the time with none kept."
         )
-    if weight := evaluation.fused_weight:
-        notes.append(f"fused adds {weight:g} times the matching logit to the cosine of the {evaluation.k} best.")
-    if (num := max(r.record["facts"].get("samplings", 1) for r in runs)) > 1:
-        notes.append(f"A clip is seen by {num} samplings of its frames: the mean of their vectors, all their tokens.")
     return notes
 
 

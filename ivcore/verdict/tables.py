@@ -23,7 +23,7 @@ from ivcore.verdict.near_duplicates import Said, adjusted, said
 
 Place = tuple[str, str, str]  # language, text class, direction
 Head = tuple[str, str]  # model, head
-HEADS = ("sim", "dsl", "match", "fused")
+HEADS = ("sim", "dsl", "match")
 DIRECTIONS = ("t2v", "v2t")
 # Of a query, milliseconds: alone and warm, with cold caches, in batches of 32 (its share), and p50 of each stage.
 TIMES = ("p50", "p95", "cold_p50", "cold_p95", "batch32_p50", "batch32_p95", "encode", "similarity", "rerank")
@@ -38,15 +38,11 @@ COMPARED: tuple[tuple[Head, Head], ...] = (  # any two of an arm; the first thre
     (("s2", "match"), ("clip", "dsl")),
     (("s2", "sim"), ("clip", "dsl")),
     (("s2", "dsl"), ("clip", "sim")),
-    (("s2", "fused"), ("s2", "match")),
-    (("s2", "fused"), ("s2", "sim")),
-    (("s2", "fused"), ("clip", "sim")),
 )
 # Between arms: a head against itself, and matching against the other arm's contrast: the control for who saw what.
 ACROSS: tuple[tuple[Head, Head], ...] = (
     (("s2", "sim"), ("s2", "sim")),
     (("s2", "match"), ("s2", "match")),
-    (("s2", "fused"), ("s2", "fused")),
     (("clip", "sim"), ("clip", "sim")),
     (("s2", "match"), ("s2", "sim")),
     (("s2", "sim"), ("s2", "match")),
@@ -156,7 +152,7 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                     "n_videos": facts["n_videos"],
                     **_named(arm, seed, (model, head), place),
                     "size": run.size(),
-                    "k": facts["k"] if head in ("match", "fused") else None,
+                    "k": facts["k"] if head == "match" else None,
                     "frames": frames,
                     "max_text_len": facts["text_len"],
                     "dtype": facts["dtype"],
@@ -175,9 +171,7 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
                     "r1_adjusted_ci95": _round(loose.ci()),
                     **{f"query_ms_{n}": ms.get(name, {}).get(n) for n in TIMES},
                     "query_ms_p50_folded": ms.get(f"{head}_folded/{'/'.join(place)}", {}).get("p50"),
-                    "kv_share": facts.get("kv_share", {}).get("/".join(place[:2]))
-                    if head in ("match", "fused")
-                    else None,
+                    "kv_share": facts.get("kv_share", {}).get("/".join(place[:2])) if head == "match" else None,
                     "query_gflop": facts["query_gflop"].get(name),
                     **costs,
                     "index_bytes_per_video": facts["index_bytes_per_video"].get(head),

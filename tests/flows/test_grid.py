@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.evaluate import make_scores
 from flows.grid import make_cells
 from flows.train import Trained
 from ivcore.config import PartConfig, RunConfig
@@ -54,15 +53,6 @@ def test_each_frames_and_dtype_is_encoded_once_and_nothing_again():
     assert {n: variant.made.count(n) for n in set(variant.made)} == {"decode": 2, "featurize": 4, "score": 8}
     variant.made.clear()
     assert run(variant) == scores and variant.made == []
-
-
-def test_each_sampling_of_an_ensemble_is_encoded_once():
-    variant = Counting(RunConfig.model_validate({"eval": {"samplings": 3}}))
-    make_cells(variant, trained(), 8, "float32")
-    assert {n: variant.made.count(n) for n in set(variant.made)} == {"decode": 3, "featurize": 3, "score": 2}
-    variant.made.clear()
-    make_scores(variant, trained())  # the plain sampling is at hand from training, the two others are found
-    assert variant.made == ["score", "score"]
 
 
 def test_another_data_set_is_ingested_and_encoded_by_itself():

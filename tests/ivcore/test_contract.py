@@ -26,7 +26,7 @@ FROZEN = "total trained trained_names digest_before digest_after"
 VALUES = {
     "task": {"retrieval", "multiple_choice", "classification"},
     "model": {"s2", "clip"},
-    "head": {"sim", "dsl", "match"},  # fused only where it is asked for
+    "head": {"sim", "dsl", "match"},
     "text_class": {"short", "long"},
     "direction": {"t2v", "v2t"},
     "source": {"measured", "computed", "published"},

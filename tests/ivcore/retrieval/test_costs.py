@@ -46,10 +46,10 @@ def server(made, kind: str) -> Server:
     strings = [t[2] for t in captions.texts("en", "short", "test")]
     texts = encoder.texts(strings)
     weights = dual_weights(texts.embedding, videos)
-    return Server(encoder, strings, texts, videos, lambda n: source.tokens(rows[n]), 4, *weights, fused_weight=0.07)
+    return Server(encoder, strings, texts, videos, lambda n: source.tokens(rows[n]), 4, *weights)
 
 
-@pytest.mark.parametrize("head", ["sim", "match", "match_folded", "fused"])
+@pytest.mark.parametrize("head", ["sim", "match", "match_folded"])
 @pytest.mark.parametrize("direction", ["t2v", "v2t"])
 def test_a_batch_answers_as_its_queries_one_by_one(made, head, direction):
     s2 = server(made, "s2")
@@ -71,8 +71,6 @@ def test_the_server_matches_as_the_plain_form_and_keeps_to_its_budget(made):
     for direction, near, match in (("t2v", sim, logits), ("v2t", sim.T, logits.T)):
         top = near[2].topk(4).indices
         assert s2.ask(direction, "match", [2])[0].tolist() == top[match[2][top].argsort(descending=True)].tolist()
-        mixed = near[2][top] + 0.07 * match[2][top]
-        assert s2.ask(direction, "fused", [2])[0].tolist() == top[mixed.argsort(descending=True)].tolist()
     assert s2.kv_share == 1.0 and not s2.folded.hot
     s2.kv_bytes = s2.matcher.bytes // 2
     s2.__post_init__()

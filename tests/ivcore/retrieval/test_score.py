@@ -172,49 +172,6 @@ def test_costs_are_told_for_every_row(scores):
     assert size == {"sim": 512, "dsl": 512, "match": 512 + 65 * 96 * 2}
 
 
-def test_fused_adds_the_logit_of_the_candidates_to_their_cosine(made):
-    found = table(score(made, "s2", EVAL.model_copy(update={"fused_weight": 0.07})))
-    by = {(r["head"], r["direction"], r["language"], r["query_id"], r["candidate_id"]): r for r in found}
-    fused = [r for r in found if r["head"] == "fused"]
-    assert {r["direction"] for r in fused} == {"t2v", "v2t"}
-    for r in fused:
-        sim, match = (by[h, r["direction"], r["language"], r["query_id"], r["candidate_id"]]["score"]
-                      if r["score"] != -100 else None for h in ("sim", "match"))  # fmt: skip
-        assert r["score"] == -100 or r["score"] == pytest.approx(sim + 0.07 * match, abs=1e-5)
-    assert sum(r["score"] == -100 for r in fused) == sum(r["score"] == -100 for r in found if r["head"] == "match")
-
-
-def test_a_frame_ensemble_averages_vectors_and_matching_reads_every_token(made, tmp_path):
-    store, manifest, features, points = made
-    model, _ = load(points["s2"].path)
-
-    def scored(more, kind="s2"):
-        return steps.run(steps.score(store, EVAL, TRAIN, manifest, features, points[kind], more), store)
-
-    other = write_features(store, "g", seed=1)
-    found, alone = scored([other]), scored([])
-    assert found.key != alone.key and scored([other], "clip").rows
-    facts = found.record()["facts"]
-    assert facts["samplings"] == 2 and facts["index_bytes_per_video"] == {
-        "sim": 512,
-        "dsl": 512,
-        "match": 512 + 2 * 65 * 96 * 2,
-    }
-    clip = "c004"
-    both = [Features(f).tokens(Features(f).rows_of([clip])) for f in (features, other)]
-    with torch.no_grad():
-        each = [F.normalize(model.project_video(model.pool(t)), dim=-1) for t in both]
-        video = F.normalize(sum(each), dim=-1)
-        texts = [t for t in Captions(manifest).texts("en", "short", "test") if t[1] == clip]
-        ids, mask = load(points["s2"].path)[1].encode([texts[0][2]], 12)
-        states = model.encode_text(ids, mask)
-        sim = float(F.normalize(model.project_text(states), dim=-1) @ video.T)
-        logit = float(model.match(states, mask, model.video_kv(torch.cat(both, dim=1)))[0, 1])
-    mine = {r["head"]: r for r in table(found) if (r["query_id"], r["candidate_id"]) == (texts[0][0], clip)}
-    assert mine["sim"]["score"] == pytest.approx(sim, abs=1e-5)
-    assert mine["match"]["score"] in (pytest.approx(logit, abs=1e-4), -100)
-
-
 def test_same_bytes_again(made, scores, tmp_path):
     store, manifest, features, checkpoints = made
     step = steps.score(store, EVAL, TRAIN, manifest, features, checkpoints["s2"])
