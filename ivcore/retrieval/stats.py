@@ -1,20 +1,25 @@
-"""How sure a recall or a difference is: bootstrap by family of clips, exact McNemar, smallest detectable difference.
+"""How sure a recall or a difference is: sign flips by family of clips, Student's t over families and over runs.
 
-Shapes: Q queries, G families (clusters), B bootstrap samples.
+Shapes: Q queries, G families, R training runs.
 
-Clips of one family are near-twins, so their queries succeed and fail together; drawing single queries would promise
-more certainty than there is. Whole families are drawn instead. Values are 0-1 or differences of them; answers percent.
+Clips of one family are near-twins, so their queries succeed and fail together; a seed is another training run, and all
+its queries move together. So neither single queries nor seeds times queries are counted: a difference is clear when the
+families say so by an exact test, and, with several seeds, the runs as well. With one seed the answer is about these
+trained weights: how far another run would move it is not known. `docs/trust.md` has what was simulated.
+Values are 0-1 or differences of them; answers percent.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.fft import fft, next_fast_len
+from scipy.optimize import brentq
+from scipy.special import betaincinv, stdtrit
 
 LEVEL = 0.95
-MAX_COUNTS = 2_000_000  # draws held at once
+FEW = 6  # families at least: the smallest p of five is 2 / 2**5, above 5 %, whatever they say
+NORMAL = 1.960
 # The smallest difference that a two-sided 5 % test finds in four cases of five is DETECTABLE standard errors of the
 # difference: normal quantiles 1.960 + 0.842.
 DETECTABLE = 2.802
@@ -22,7 +27,7 @@ DETECTABLE = 2.802
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % interval, percent; `sd` is the standard error, `clusters` what it rests on."""
+    """A mean and its 95 % interval, percent; `sd` is the standard error, `clusters` the families it rests on."""
 
     mean: float
     low: float
@@ -37,7 +42,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A minus B on the same queries, percentage points; `p` is McNemar's, `smallest` what would have been detected."""
+    """A minus B on the same queries, percentage points; the interval leaves 0 out exactly when `p` is 0.05 or less.
+
+    smallest: what would have been seen four times in five. only_a, only_b: queries on which one was ahead.
+    """
 
     delta: float
     low: float
@@ -48,79 +56,137 @@ class Difference:
     only_b: int
     n: int
     clusters: int
+    runs: int
 
     @property
     def is_clear(self) -> bool:
-        """The interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
+        """Whether this is told from chance."""
+        return self.p <= 1 - LEVEL
+
+    @property
+    def too_few(self) -> bool:
+        """Whether no outcome of so few families could have been told from chance."""
+        return self.clusters < FEW
+
+    def ci(self) -> list[float]:
+        """[low, high]."""
+        return [self.low, self.high]
 
 
-def interval(correct: np.ndarray, family: np.ndarray, samples: int = 2000, seed: int = 0) -> Interval:
-    """Share of correct queries with its interval, families drawn with replacement.
+@dataclass(frozen=True)
+class _Spread:
+    """A mean of families, and of runs where there are several: standard errors and degrees of freedom of both."""
 
-    Where no family differs from another (all right, all wrong, or a single family) drawing them again says nothing;
-    the exact binomial interval of as many trials as there are families is given instead, and it is never empty.
+    mean: float
+    sums: np.ndarray  # [G]
+    sizes: np.ndarray  # [G]
+    runs: int
+    sd_runs: float
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom: families as many as equal ones would be worth (Kish), less one."""
+        return max(1.0, float(self.sizes.sum() ** 2 / (self.sizes**2).sum()) - 1)
+
+    def sd(self, added: float = 0.0) -> float:
+        """Standard error from family to family; `added`: size of one more family in favour of each side, or none."""
+        groups, queries = len(self.sizes), float(self.sizes.sum())
+        squares = float(((self.sums - self.mean * self.sizes) ** 2).sum()) + 2 * added**2
+        if added:
+            groups, queries = groups + 2, queries * (groups + 2) / groups
+        return float(np.sqrt(groups / (groups - 1) * squares)) / queries
+
+
+def interval(correct: np.ndarray, family: np.ndarray, run: np.ndarray | None = None) -> Interval:
+    """Share of correct queries with its interval (Korn and Graubard: exact binomial of as many trials as it is worth).
+
+    A share is worth the independent trials that would vary as much as its families do, fewer where the families are
+    few. Where no family differs (all right, all wrong) it is worth one trial a family, so it is never certain.
 
     Args:
         correct: bool [Q].
         family: [Q], what each query belongs to.
-        samples: B.
-        seed: of the draws.
+        run: [Q], the training run that answered; None: one run.
 
     >>> interval(np.array([True] * 4), np.array(["a", "a", "b", "b"])).ci()[1]
     100.0
     """
-    correct = np.asarray(correct, dtype=np.float64)
-    drawn, groups = _draw(correct, family, samples, seed)
-    mean = float(correct.mean())
-    low, high = _percentiles(drawn)
-    if groups == 1 or low == high:
-        low, high = _exact(mean, groups)
-    return Interval(100 * mean, 100 * low, 100 * high, 100 * float(drawn.std()), groups)
+    found = _spread(np.asarray(correct, dtype=np.float64), family, run)
+    share, groups = found.mean, len(found.sizes)
+    low, high = _binomial(share, _trials(found)) if groups > 1 or share in (0, 1) else (0.0, 1.0)
+    if found.runs > 1:
+        between = _quantile(found.runs - 1, 1 - LEVEL) * found.sd_runs
+        low = max(0.0, share - float(np.hypot(share - low, between)))
+        high = min(1.0, share + float(np.hypot(high - share, between)))
+    return Interval(100 * share, 100 * low, 100 * high, 100 * (high - low) / (2 * NORMAL), groups)
 
 
-def difference(a: np.ndarray, b: np.ndarray, family: np.ndarray, samples: int = 2000, seed: int = 0) -> Difference:
-    """Difference of the shares of correct queries, A minus B, both asked the same queries.
+def difference(a: np.ndarray, b: np.ndarray, family: np.ndarray, run: np.ndarray | None = None) -> Difference:
+    """Mean of A minus B, both asked the same queries, and whether it is told from chance.
+
+    `p` is the larger of two: the exact sign-flip test by family (with one query a family: McNemar's), and Student's t
+    of the interval. The interval's half is `hypot` of the halves over families and over runs, which never covers less
+    than it says (Banerjee). To the families two are added for its width, one in favour of each side, as large as those
+    that differ: a few that differ, or none, are no proof of the rest.
 
     Args:
-        a: bool [Q], whether A was right.
-        b: bool [Q], whether B was, same order.
+        a: bool [Q], whether A was right; or int, any count.
+        b: the same of B, same order.
         family: [Q]; families of different data sets need different names.
-        samples: B.
-        seed: of the draws.
+        run: [Q], the training run that answered; None: one run.
 
     Raises:
         ValueError: if the two were not asked equally many queries.
     """
     if not len(a) == len(b) == len(family):
         raise ValueError(f"A, B and families are one each a query, got {len(a)}, {len(b)}, {len(family)}")
-    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    drawn, groups = _draw(a.astype(np.float64) - b, family, samples, seed)
-    low, high = _percentiles(drawn)
-    delta = float(a.mean() - b.mean())
-    reach = DETECTABLE * float(drawn.std())
+    values = np.asarray(a, dtype=np.int64) - np.asarray(b, dtype=np.int64)
+    found = _spread(values, family, run)
+    delta, groups, most = found.mean, len(found.sizes), max(1.0, float(np.abs(values).max()))
+    counts = (int((values > 0).sum()), int((values < 0).sum()), len(values), groups, found.runs)
     if groups == 1:
-        low, high, reach = -1.0, 1.0, 1.0
-    elif low == high:  # they never disagree, or in every family alike: at most this share of families does otherwise
-        most = _exact(0.0, groups)[1]
-        low, high, reach = max(-1.0, delta - most), min(1.0, delta + most), most
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    p = mcnemar(only_a, only_b)
-    return Difference(100 * delta, 100 * low, 100 * high, p, 100 * reach, only_a, only_b, len(a), groups)
+        return Difference(100 * delta, -100 * most, 100 * most, 1.0, 100 * most, *counts)
+    differing = found.sums[found.sums != 0]
+    sd = found.sd(float(np.sqrt(np.mean(differing**2))) if len(differing) else float(found.sizes.mean()))
+
+    def half(level: float) -> float:
+        between = _quantile(found.runs - 1, level) * found.sd_runs if found.runs > 1 else 0.0
+        return float(np.hypot(_quantile(found.df, level) * sd, between))
+
+    p = max(sign_flips(found.sums), _level_at(half, abs(delta)))
+    width = half(1 - LEVEL)
+    low, high = max(-most, delta - width), min(most, delta + width)
+    if p > 1 - LEVEL:
+        low, high = min(low, 0.0), max(high, 0.0)
+    smallest = most if groups < FEW else min(most, width * DETECTABLE / NORMAL)
+    return Difference(100 * delta, 100 * low, 100 * high, p, 100 * smallest, *counts)
 
 
-def mean(values: np.ndarray, family: np.ndarray, samples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of any number a query and its 95 % interval, by bootstrap of families; in percent.
+def sign_flips(sums: np.ndarray) -> float:
+    """Exact two-sided p: how often the total is at least as far from 0 when each family's sign is a coin's.
+
+    Where A and B are alike either could have had the other's answers, family by family. With one query a family this is
+    McNemar's exact test. All 2**G flips are counted at once: the distribution of the total is a product of cosines,
+    read back by Fourier.
 
     Args:
-        values: float [Q], such as a difference of differences (-2 to 2).
-        family: [Q]; families of different data sets need different names.
-        samples: B.
-        seed: of the draws.
+        sums: int [G], what A was ahead of B in each family.
+
+    >>> sign_flips(np.array([1] * 8 + [-1]))  # 2 * (1 + 9) / 2**9
+    0.0390625
     """
-    drawn, _ = _draw(np.asarray(values, dtype=np.float64), family, samples, seed)
-    low, high = _percentiles(drawn)
-    return 100 * float(np.mean(values)), 100 * low, 100 * high
+    each = np.rint(sums).astype(np.int64)
+    total, (sizes, times) = abs(int(each.sum())), np.unique(np.abs(each[each != 0]), return_counts=True)
+    if not total:
+        return 1.0
+    length = next_fast_len(2 * int((sizes * times).sum()) + 1)
+    angle = 2 * np.pi / length * np.arange(length)
+    wave = np.ones(length)
+    for size, num in zip(sizes, times):
+        wave *= np.cos(size * angle) ** num
+    share = fft(wave).real / length  # [total], of the flips
+    nearer = share[0] + 2 * share[1:total].sum()
+    return float(np.clip(round(1 - nearer, 13), 2.0 ** (1 - int(times.sum())), 1))
 
 
 def smallest_paired(num: int, discordant: float) -> float:
@@ -148,51 +214,55 @@ def over_seeds(values: Sequence[float]) -> list[float] | None:
     """
     if len(values) < 2:
         return None
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = _quantile(len(values) - 1, 1 - LEVEL) * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return [float(np.mean(values)) - half, float(np.mean(values)) + half]
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p of McNemar's test: of the queries on which the two disagree, is half won by each?
-
-    It takes queries for independent, so with families of near-twins it is too sure; the interval is what decides.
-
-    >>> mcnemar(8, 1)  # 2 * (1 + 9) / 2**9
-    0.0390625
-    """
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
-
-
-def _draw(values: np.ndarray, family: np.ndarray, samples: int, seed: int) -> tuple[np.ndarray, int]:
-    """Means of `values` [Q] over families drawn with replacement: ([B], number of families)."""
+def _spread(values: np.ndarray, family: np.ndarray, run: np.ndarray | None) -> _Spread:
+    """Sums of families and the mean of every run, of `values` [Q]."""
     if not len(values):
         raise ValueError("there are no queries")
-    _, where = np.unique(np.asarray(family), return_inverse=True)
-    groups = int(where.max()) + 1
-    sums, sizes = np.bincount(where, values, groups), np.bincount(where, minlength=groups).astype(np.float64)
-    if samples * groups <= MAX_COUNTS:
-        blocks = [_counts(groups, samples, seed)]
-    else:
-        rng, step = np.random.default_rng(seed), max(1, MAX_COUNTS // groups)
-        sizes_of = [min(step, samples - first) for first in range(0, samples, step)]
-        blocks = (rng.multinomial(groups, np.full(groups, 1 / groups), size=b) for b in sizes_of)  # type: ignore[assignment]
-    return np.concatenate([(counts @ sums) / (counts @ sizes) for counts in blocks]), groups
+    sums, sizes = _sums(values, family)
+    runs, sd = 1, 0.0
+    if run is not None:
+        of, num = _sums(values, run)
+        runs = len(of)
+        sd = float(np.std(of / num, ddof=1)) / runs**0.5 if runs > 1 else 0.0
+    return _Spread(float(values.mean()), sums, sizes, runs, sd)
 
 
-@functools.lru_cache(maxsize=4)
-def _counts(groups: int, samples: int, seed: int) -> np.ndarray:
-    """How often each family is drawn in each sample, float64 [B, G]; the same for every table of as many families."""
-    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=samples).astype(np.float64)
+def _sums(values: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of each group."""
+    _, where = np.unique(np.asarray(of), return_inverse=True)
+    return np.bincount(where, values), np.bincount(where).astype(np.float64)
 
 
-def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _trials(found: _Spread) -> float:
+    """Independent trials that a share is worth; never more than its queries."""
+    if found.mean in (0, 1):
+        return found.df + 1 if len(found.sizes) > 1 else 1.0
+    sd, queries = found.sd(), float(found.sizes.sum())
+    worth = min(queries, found.mean * (1 - found.mean) / sd**2) if sd else queries
+    return worth * (NORMAL / _quantile(found.df, 1 - LEVEL)) ** 2
 
 
-def _exact(mean: float, groups: int) -> tuple[float, float]:
-    """Clopper-Pearson with one trial a family; a single family that is neither all right nor all wrong says nothing."""
-    if groups == 1 and 0 < mean < 1:
-        return 0.0, 1.0
-    ci = binomtest(round(mean * groups), groups).proportion_ci(LEVEL, "exact")
-    return float(ci.low), float(ci.high)
+def _binomial(share: float, trials: float) -> tuple[float, float]:
+    """Clopper-Pearson of any number of trials."""
+    right, tail = share * trials, (1 - LEVEL) / 2
+    low = float(betaincinv(right, trials - right + 1, tail)) if share > 0 else 0.0
+    return low, float(betaincinv(right + 1, trials - right, 1 - tail)) if share < 1 else 1.0
+
+
+def _quantile(df: float, level: float) -> float:
+    """What |t| passes with probability `level`."""
+    return -float(stdtrit(df, level / 2))
+
+
+def _level_at(half: Callable[[float], float], delta: float) -> float:
+    """The level at which an interval of this half just reaches 0."""
+    if not delta:
+        return 1.0
+    tiny = 1e-20
+    return (
+        tiny if half(tiny) < delta else float(np.exp(brentq(lambda x: half(float(np.exp(x))) - delta, np.log(tiny), 0)))
+    )
