@@ -24,7 +24,7 @@ def promote(
     Args:
         model: Which registered model: iv-s2 or iv-clip.
         challenger: A version's number, an alias, or newest.
-        evaluation: The first language and caption length decide; bootstrap samples and seed of the paired test.
+        evaluation: The first language and caption length decide.
         home: Workspace folder. Empty: IV_HOME, else ./workspace.
     """
     place = runtime.prepare(home)

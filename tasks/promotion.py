@@ -58,19 +58,20 @@ def _compare(store: Store, kind: str, new: str, old: str, evaluation: EvalConfig
     left, right = _same_protocol(store, kind, new, old)
     runs = [lineage.trace(store, f"{arm}.0.{kind}", s) for arm, s in (("challenger", left), ("champion", right))]
     head, place = f"{kind}/{HEADS[kind]}", (evaluation.languages[0], evaluation.text_classes[0], "t2v")
-    for row in tables.paired(runs, tables.outcomes(runs, evaluation), evaluation):
+    for row in tables.paired(runs, tables.outcomes(runs, evaluation)):
         if (row["arm"], row["arm_b"], row["a"], row["b"]) != ("challenger", "champion", head, head):
             continue
         if (row["language"], row["text_class"], row["direction"]) != place:
             continue
         low, high = row["ci95"]
+        better = row["is_clear"] and row["delta_r1"] > 0
+        said = "too few to tell" if row["too_few"] else "not shown to be better"
         words = (
             f"R@1 of {head}, {place[0]} {place[1]} {place[2]}: {row['delta_r1']:+.2f} points over the champion, "
-            f"95 % interval {low:+.2f} to {high:+.2f}, McNemar p {row['p']}, {row['n']} queries of "
+            f"95 % interval {low:+.2f} to {high:+.2f}, p {row['p']}, {row['n']} queries of "
             f"{row['families']} families ({left.id} against {right.id})"
         )
-        better = low > 0
-        return better, ("better with 95 % confidence: " if better else "not shown to be better: ") + words
+        return better, f"{'better with 95 % confidence' if better else said}: {words}"
     raise WorkError(f"challenger and champion of iv-{kind} share no queries ({left.id}, {right.id}); score both again")
 
 

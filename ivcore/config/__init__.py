@@ -65,9 +65,9 @@ class EvalConfig(Branch):
     )
     prompts: str = Field("actions16", description="Prompts of classification: a file of ivcore/retrieval/prompts.")
     bootstrap: int = Field(
-        2000, ge=100, description="Bootstrap samples behind each interval, drawn by family of clips."
+        2000, ge=100, description="Read so that older configs run, and not used: intervals are computed, not drawn."
     )
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the example queries.")
+    seed: int = Field(0, ge=0, description="Seed of the example queries.")
     latency_queries: int = Field(60, ge=10, description="Queries timed one by one for p50 and p95.")
     examples: int = Field(6, ge=0, description="Example queries shown with frames in the report.")
 

@@ -9,5 +9,5 @@ VERSIONS = {
     "s2": 9,
     "clip": 7,
     "scores": 4,
-    "report": 20,
+    "report": 21,
 }

@@ -13,7 +13,7 @@ from typing import Any
 from ivcore.errors import UserError
 from ivcore.models import flops
 from ivcore.verdict import published
-from ivcore.verdict.labels import LANGUAGES, NAMES
+from ivcore.verdict.labels import LANGUAGES, NAMES, stands
 from ivcore.verdict.pareto import front
 
 Row = Mapping[str, Any]
@@ -31,6 +31,7 @@ READS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
     ("clip", "1B"): (("en", "zh"), "its text tower (LLaMA) was trained on English and Chinese"),
     ("clip", "6B"): (("en", "zh"), "its text tower (LLaMA) was trained on English and Chinese"),
 }
+SPREAD = ("arm", "model", "head", "language", "text_class", "direction")
 VARIANT = ("arm", "model", "size", "head", "k", "frames", "dtype", "device", "machine", "max_text_len")
 SETS: dict[tuple[str, ...], str] = {
     ("en",): "msrvtt",
@@ -85,8 +86,7 @@ def answer(ask: Ask, report: Mapping[str, Any] | None) -> Answer:
     if ask.task not in TASKS:
         raise UserError(f"--task {ask.task!r} is not known; there are {', '.join(TASKS)}")
     out = Answer()
-    rows = list(report["rows"]) + list(report.get("k_curve", [])) if report else []
-    found = variants(ask, rows, out.refused)
+    found = variants(ask, report or {}, out.refused)
     if found:
         _measured(ask, out, found, report or {})
     else:
@@ -94,11 +94,15 @@ def answer(ask: Ask, report: Mapping[str, Any] | None) -> Answer:
     return out
 
 
-def variants(ask: Ask, rows: Sequence[Row], refused: list[dict[str, str]]) -> list[dict[str, Any]]:
+def variants(ask: Ask, report: Mapping[str, Any], refused: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Rows of one variant as one: mean R@1 over the languages asked for and the seeds, the worst of its costs.
 
-    What cannot read the question is noted in `refused`; what was not measured on all of it is left out.
+    What cannot read the question is noted in `refused`; what was not measured on all of it is left out. Matching at its
+    full k is told of by its own rows: the k curve's last row would be the same figure again.
     """
+    rows: list[Row] = list(report.get("rows", []))
+    full = {(r["arm"], r["model"], r["head"], r["k"]) for r in rows}
+    rows += [r for r in report.get("k_curve", []) if (r["arm"], r["model"], r["head"], r["k"]) not in full]
     asked = [r for r in rows if (r.get("task", "retrieval"), r["direction"]) == (ask.task, ask.direction)]
     asked = [r for r in asked if r.get("source", "measured") == "measured" and r["head"] != "dsl"]
     asked = [r for r in asked if r.get("k") != 1]  # nothing is re-ranked: that is similarity, which has rows of its own
@@ -119,9 +123,24 @@ def variants(ask: Ask, rows: Sequence[Row], refused: list[dict[str, str]]) -> li
         elif {r["language"] for r in mine} == set(ask.languages):
             each = [statistics.mean(r["r1"] for r in mine if r["language"] == lang) for lang in ask.languages]
             worst = {n: _worst(mine, n) for n in ("query_ms_p50", *COSTS)}
-            sure = mine[0].get("r1_ci95") if len(mine) == 1 else None
-            out.append({**one, "source": "measured", "r1": round(statistics.mean(each), 4), "r1_ci95": sure, **worst})
+            sure = {"r1_ci95": _interval(mine, report), "chance": mine[0].get("chance"), "families": _families(mine)}
+            out.append({**one, "source": "measured", "r1": round(statistics.mean(each), 4), **sure, **worst})
     return out
+
+
+def _interval(mine: Sequence[Row], report: Mapping[str, Any]) -> list[float] | None:
+    """Interval of R@1: that over the seeds where there are several; None over several languages."""
+    if len(mine) == 1:
+        return mine[0].get("r1_ci95")
+    at = {tuple(r[n] for n in SPREAD) for r in mine}
+    found = [s["r1_ci95"] for s in report.get("spread", []) if tuple(s[n] for n in SPREAD) in at]
+    return found[0] if len(found) == len(at) == 1 else None
+
+
+def _families(mine: Sequence[Row]) -> int | None:
+    """Families of clips that R@1 rests on: the fewest of any row."""
+    known = [r["families"] for r in mine if r.get("families")]
+    return min(known) if known else None
 
 
 def _worst(rows: Sequence[Row], name: str) -> float | None:
@@ -194,9 +213,20 @@ def _measured(ask: Ask, out: Answer, found: list[dict[str, Any]], report: Mappin
         + (f" on {best['machine']}" if best.get("machine") else "")
         + ", the best of what was measured and keeps the limits."
     )
+    if not clears_chance(best):
+        low, high = best["r1_ci95"]
+        out.because.append(
+            f"It is not shown to find more than guessing would: [{low:.1f}, {high:.1f}], guessing {best['chance']:.1f}."
+        )
     out.because += _how_sure(ask, best, report, {f"{r['model']}/{r['head']}" for r in found})
     cheaper = [r for r in out.front if (r["query_ms_p95"] or 0) < (best["query_ms_p95"] or 0)]
     out.because += [f"Quicker: {name(r)}, {r['query_ms_p95']:.1f} ms, R@1 {r['r1']:.1f}." for r in cheaper[:1]]
+
+
+def clears_chance(one: Row) -> bool:
+    """Whether the interval of R@1 lies above guessing, or either is not known."""
+    chance, sure = one.get("chance"), one.get("r1_ci95")
+    return chance is None or sure is None or bool(sure[0] > chance)
 
 
 def _how_sure(ask: Ask, best: Row, report: Mapping[str, Any], rivals: set[str]) -> list[str]:
@@ -216,7 +246,7 @@ def _how_sure(ask: Ask, best: Row, report: Mapping[str, Any], rivals: set[str]) 
             continue
         sign = 1 if p["a"] == mine else -1
         low, high = sorted(sign * v for v in p["ci95"])
-        told = "no difference shown from" if not p["is_clear"] else "ahead of" if sign * p["delta_r1"] > 0 else "behind"
+        told = stands(p, sign * p["delta_r1"])
         out.append(
             f"{_language(p['language'])}{' (at the full k)' if 'match' in p['a'] + p['b'] else ''}: "
             f"{told} {NAMES.get(other, other)}, "

@@ -2,21 +2,22 @@
 
 A kind of query is a language, a caption length and a direction. A variant is unbeaten in a kind when no other one of
 its arm that was trained on it is shown to be ahead; one of another arm, when the answer is not shown to be ahead of it.
-That is not the same as being the best, and the words say no more.
+That is not the same as being the best, and the words say no more. Nothing is taken of too few families, nor what is not
+shown to find more than guessing would.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from ivcore.errors import UserError
-from ivcore.verdict.adviser import SHORT, Answer, Ask, answer
+from ivcore.retrieval.stats import FEW
+from ivcore.verdict.adviser import SHORT, Answer, Ask, answer, clears_chance
 from ivcore.verdict.labels import (
     DIRECTIONS,
     NAMES,
     VARIANTS,
     Row,
     against,
-    doubt,
     kind,
     untrained,
 )
@@ -24,13 +25,12 @@ from ivcore.verdict.labels import (
 PLACE = ("dataset", "language", "text_class")
 KIND = (*PLACE, "direction")
 FRONT = ("arm", "model", "head", "k", "frames", "dtype", "r1", "query_ms_p95", "index_bytes_per_video")
-ORDER = ("shown", "leaning", "alone", "open")
+ORDER = ("shown", "alone", "open", "few", "chance")  # from decided to nothing to decide
 SAID = {
     "shown": "Take {} for {}",
-    "leaning": "Leaning to {} for {}, not decided",
     "open": "Not decided for {1}: {0} is best",
 }
-ABOUT = ("arm", "size", "k", "frames", "dtype", "r1", "query_ms_p95")
+ABOUT = ("arm", "size", "k", "frames", "dtype", "r1", "r1_ci95", "chance", "families", "query_ms_p95")
 
 
 def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
@@ -58,15 +58,17 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
         behind = {p["b" if p["delta_r1"] > 0 else "a"] for p in pairs if p["is_clear"]}
         scored = _trained(found["rows"], best["arm"], language, text_class) if best else set()
         others = _elsewhere(found, pooled, best["arm"], variant, at) if best and variant else {}
+        rivals = [v for v in VARIANTS if v in scored and v != variant] + list(others)
+        unbeaten = [v for v in VARIANTS if v in scored - behind] + [v for v, lost in others.items() if not lost]
         out.append(
             {
                 "task": task,
                 **dict(zip(KIND, at)),
                 "variant": variant,
                 **{name: best[name] if best else None for name in ABOUT},
-                "rivals": [v for v in VARIANTS if v in scored and v != variant] + list(others),
-                "unbeaten": [v for v in VARIANTS if v in scored - behind]
-                + [v for v, lost in others.items() if not lost],
+                "state": _state(best, bool(rivals), unbeaten == [variant]) if best else None,
+                "rivals": rivals,
+                "unbeaten": unbeaten,
                 "front": [{n: r.get(n) for n in FRONT} for r in (said.front if best else [])],
                 "because": " ".join(said.because) if best else "Nothing that was measured reads it.",
                 "ask": f"iv advise --task {task} --languages {language} --text-length {ask.text_len} "
@@ -74,6 +76,15 @@ def advice(found: Mapping[str, Any], pooled: list[Row]) -> list[Row]:
             }
         )
     return out
+
+
+def _state(best: Row, has_rivals: bool, is_ahead: bool) -> str:
+    """few: families that could not tell anything; chance: not shown to beat guessing; alone, shown or open."""
+    if (best["families"] or FEW) < FEW:
+        return "few"
+    if not clears_chance(best):
+        return "chance"
+    return "alone" if not has_rivals else "shown" if is_ahead else "open"
 
 
 def _trained(rows: list[Row], arm: str, language: str, text_class: str) -> set[str]:
@@ -122,26 +133,24 @@ def here(pooled: list[Row], arm: str, language: str, text_class: str, direction:
 
 
 def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
-    """Sentences on what to take for which kinds of query; "take" is said only of what is shown, or stands alone.
-
-    Leaning: the intervals leave 0 out, but for one rival the exact test says that chance could do it.
-    """
+    """Sentences on what to take for which kinds of query; "take" is said only of what is shown, or stands alone."""
     rows = [r for r in verdict["advice"] if r["variant"]]
     scored = {f"{r['model']}/{r['head']}" for r in verdict["rows"]} & set(VARIANTS)
-    if len(scored) == 1 and len(verdict["protocol"]["arms"]) == 1:
+    if len(scored) == 1 and len(verdict["protocol"]["arms"]) == 1 and {r["state"] for r in rows} <= {"alone"}:
         return [f"{NAMES[v]} is the only variant scored; there is nothing to choose." for v in scored]
     if not rows:
         return ["Not decided. Nothing that was measured was trained on these queries."]
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for r in rows:
-        state = "alone" if not r["rivals"] else "shown" if r["unbeaten"] == [r["variant"]] else "open"
-        state = "leaning" if state == "shown" and _doubtful(r, pooled) else state
-        groups.setdefault((state, r["arm"], r["variant"]), []).append(r)
+        groups.setdefault((r["state"], r["arm"], r["variant"]), []).append(r)
     out = []
     for (state, arm, variant), mine in sorted(groups.items(), key=lambda g: (ORDER.index(g[0][0]), -len(g[1]))):
         name = NAMES[variant] + _at_k(mine, verdict["protocol"]["k"])
         name += f" of arm {arm}" if len(verdict["protocol"]["arms"]) > 1 else ""
         kinds = "; ".join(_places(mine, rows))
+        if state in ("few", "chance"):
+            out.append(_not_taken(state, name, kinds, mine))
+            continue
         if state == "alone":
             out.append(
                 f"Take {name} for {kinds}: no other variant was trained on {'it' if len(mine) == 1 else 'them'}."
@@ -161,12 +170,19 @@ def headline(verdict: Mapping[str, Any], pooled: list[Row]) -> list[str]:
     return out
 
 
-def _doubtful(row: Row, pooled: list[Row]) -> bool:
-    """Whether a comparison with a rival is clear by its interval alone."""
-    arm, variant, kind_of = row["arm"], row["variant"], [row[n] for n in KIND[1:]]
-    ends = [(v, other or arm) for v, _, other in (rival.partition(" of ") for rival in row["rivals"])]
-    pairs = [across(pooled, (arm, variant), (other, v), kind_of) for v, other in ends]
-    return any(doubt(p) for p in pairs if p)
+def _not_taken(state: str, name: str, kinds: str, mine: list[Row]) -> str:
+    """Why even the best is nothing to take, with its R@1, the lowest of several kinds first."""
+    if state == "few":
+        least = min(r["families"] for r in mine)
+        return f"Not decided for {kinds}: {least} families of test clips are too few to tell, {FEW} at least; " + (
+            f"{name} is best."
+        )
+    worst = min(mine, key=lambda r: r["r1"])
+    low, high = worst["r1_ci95"]
+    return (
+        f"Nothing to take for {kinds}: the best, {name}, is not shown to find more than guessing "
+        f"({worst['r1']:.1f} [{low:.1f}, {high:.1f}], guessing {worst['chance']:.1f})."
+    )
 
 
 def _at_k(mine: list[Row], most: int) -> str:
@@ -205,4 +221,4 @@ def _evidence(mine: list[Row], pooled: list[Row]) -> str:
 
 def _figure(p: Row) -> str:
     delta, low, high = (round(v, 1) + 0.0 for v in (p["delta_r1"], *p["ci95"]))  # no -0.0
-    return f"{delta:+.1f} [{low:.1f}, {high:.1f}]{doubt(p)}"
+    return f"{delta:+.1f} [{low:.1f}, {high:.1f}]"

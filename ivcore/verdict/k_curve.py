@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ivcore.config import EvalConfig
 from ivcore.retrieval import stats
 from ivcore.retrieval.rerank import k_steps
 from ivcore.store import schemas
@@ -21,6 +20,8 @@ from ivcore.verdict.lineage import Scored
 SAME = (
     "task",
     "dataset",
+    "n_videos",
+    "chance",
     "model",
     "size",
     "head",
@@ -71,7 +72,7 @@ def _ranks(sim: pa.Table, match: pa.Table, k: int) -> tuple[np.ndarray, dict[int
     return names, out
 
 
-def curve(runs: list[Scored], found: Any, rows: list[dict[str, Any]], evaluation: EvalConfig) -> list[dict[str, Any]]:
+def curve(runs: list[Scored], found: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row an arm, place and k: R@1 over all seeds, what it gains over similarity, and the time of a query.
 
     Args:
@@ -96,9 +97,10 @@ def curve(runs: list[Scored], found: Any, rows: list[dict[str, Any]], evaluation
     out = []
     for (arm, place, k), each in ranks.items():
         rank, family = (np.concatenate(x) for x in zip(*each))
+        runs_of = np.arange(len(each)).repeat([len(r) for r, _ in each])
         first = np.concatenate([r for r, _ in ranks[arm, place, 1]])
-        sure = stats.interval(rank == 1, family, evaluation.bootstrap, evaluation.seed)
-        gain = stats.difference(rank == 1, first == 1, family, evaluation.bootstrap, evaluation.seed)
+        sure = stats.interval(rank == 1, family, runs_of)
+        gain = stats.difference(rank == 1, first == 1, family, runs_of)
         ms = times.get((arm, place, k), [])
         about = next(r for r in rows if r["head"] == "match" and tuple(r[n] for n in WHERE) == (arm, *place))
         out.append(
@@ -110,7 +112,7 @@ def curve(runs: list[Scored], found: Any, rows: list[dict[str, Any]], evaluation
                 "r1": round(sure.mean, 4),
                 "r1_ci95": [round(v, 4) for v in sure.ci()],
                 "gain": round(gain.delta, 4),
-                "gain_ci95": [round(gain.low, 4), round(gain.high, 4)],
+                "gain_ci95": [round(v, 4) for v in gain.ci()],
                 "is_clear": gain.is_clear,
                 **{
                     f"query_ms_{p}": round(float(np.mean([m[p] for m in ms])), 3) if ms else None

@@ -35,15 +35,16 @@ def against(pairs: list[Row], one: str, other: str) -> str:
         if {p["a"], p["b"]} != {one, other}:
             continue
         delta, (low, high) = signed(p, one)
-        state = "no difference shown from" if not p["is_clear"] else "ahead of" if delta > 0 else "behind"
-        told = f"{DIRECTIONS[p['direction']]} {delta:+.1f} [{low:.1f}, {high:.1f}]{doubt(p)}"
-        parts.setdefault(state, []).append(told)
+        told = f"{DIRECTIONS[p['direction']]} {delta:+.1f} [{low:.1f}, {high:.1f}]"
+        parts.setdefault(stands(p, delta), []).append(told)
     return "; ".join(f"{state} {NAMES[other]} ({', '.join(told)})" for state, told in parts.items())
 
 
-def doubt(p: Row) -> str:
-    """What to say where the interval leaves 0 out and the exact test does not call it a difference."""
-    return f"; only just: p {p['p']:.3f}" if p["is_clear"] and (p["p"] or 0) > 0.05 else ""
+def stands(p: Row, delta: float) -> str:
+    """How who is `delta` points ahead by a paired row stands to the other."""
+    if not p["is_clear"]:
+        return "too few to tell from" if p.get("too_few") else "no difference shown from"
+    return "ahead of" if delta > 0 else "behind"
 
 
 def untrained(rows: list[Row]) -> set[tuple[str, str, str, str]]:

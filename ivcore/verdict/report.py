@@ -5,6 +5,7 @@ from typing import Any
 
 from ivcore.config import EvalConfig
 from ivcore.errors import UserError
+from ivcore.retrieval import stats
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Draft, Store
 from ivcore.store.log import Log
@@ -40,8 +41,8 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         raise UserError("there are no scores to report; run a model first")
     runs = [lineage.trace(store, name, artifact) for name, artifact in scores.items()]
     found = tables.outcomes(runs, evaluation)
-    rows = tables.rows(runs, found, evaluation)
-    spread, paired = tables.spread(found, rows, evaluation), tables.paired(runs, found, evaluation)
+    rows = tables.rows(runs, found)
+    spread, paired = tables.spread(found, rows), tables.paired(runs, found)
     clips = [r for r in runs if r.model == "clip"]
     out: dict[str, Any] = {
         "schema": SCHEMA,
@@ -49,10 +50,10 @@ def write_report(draft: Draft, store: Store, evaluation: EvalConfig, scores: Map
         "rows": rows,
         "spread": spread,
         "paired": paired,
-        "k_curve": k_curve.curve(runs, found, rows, evaluation),
+        "k_curve": k_curve.curve(runs, found, rows),
         "errors": error_kinds.kinds(runs),
         "negatives": [row for run in runs if run.seed == runs[0].seed for row in lineage.negatives(run)],
-        "gains": matching_gain.between_arms(runs, found, evaluation),
+        "gains": matching_gain.between_arms(runs, found),
         "frozen": lineage.frozen((clips or runs)[0]),
         "decoding": lineage.decoding(runs),
         "curves": [curve for run in runs for curve in lineage.curves(run)],
@@ -102,10 +103,11 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "A query with several true candidates counts the best of them.",
         f"match re-ranks the {evaluation.k} best by sim of each direction; what it did not look at ranks last.",
         "dsl (dual softmax) uses all test queries at once, which a server answering one query cannot.",
-        f"Intervals: 95 %, bootstrap of {rows[0]['families']} whole families (a clip; drawn scenes with their swaps). "
-        "They hold for these trained weights and other test clips, one comparison at a time. "
-        "Where nothing varies (all right, all wrong) it is the exact one of as many trials as families.",
-        "Smallest difference that would be seen four times in five: 2.80 standard errors of the difference.",
+        f"Intervals: 95 %, of {rows[0]['families']} whole families (a clip; drawn scenes with their swaps) and, with "
+        "several seeds, of training runs; with one seed they hold for these trained weights and other test clips. "
+        "One comparison at a time. Where nothing varies (all right, all wrong) each family is one trial.",
+        f"A difference is told from chance at p 0.05: {tables.METHOD}. Fewer than {stats.FEW} families are too few.",
+        "Smallest difference that would be seen four times in five: 1.43 times half of its interval.",
         "r1_adjusted counts near-duplicates as right: captions with the same words in the same order but for case, "
         "punctuation, articles and forms of to be; swapped words stay wrong.",
         "A text query is timed from the string on; a video query from its stored tokens, the trunk not included.",
@@ -143,7 +145,6 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         "seeds": sorted({r.seed for r in runs}),
         "frames": rows[0]["frames"],
         "k": evaluation.k,
-        "bootstrap": evaluation.bootstrap,
         "shared": _shared(runs),
         "conditions": {r.arm: lineage.condition(r) for r in runs if r.model == "s2"},
         "notes": notes,

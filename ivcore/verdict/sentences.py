@@ -11,7 +11,6 @@ from ivcore.verdict.choice import headline
 from ivcore.verdict.labels import (
     DIRECTIONS,
     NAMES,
-    doubt,
     kind,
     pooled,
     shared,
@@ -43,10 +42,10 @@ def summary(verdict: Verdict) -> list[dict[str, Any]]:
         return [_of(arm, arms) + line for arm in arms for line in of(arm)]
 
     sections = {
-        "What to take": headline(verdict, every)
+        "What to take": _one_run(verdict)
+        + headline(verdict, every)
         + list(dict.fromkeys(t for arm in arms for t in explanations.of_contest(verdict, arm)))
         + _trained_on(verdict)
-        + _one_run(verdict)
         + _drawn(verdict),
         f"R@1, {place}": _one_model(verdict) + [t for arm in arms for t in _recall(here, spread, arm, arms, again)],
         f"Between the arms, {place}": _across(here, again),
@@ -83,11 +82,12 @@ def difference(p: Row) -> str:
     seeds = _seeds([-x for x in p["by_seed"]] if flip else p["by_seed"])
     ahead, behind = (b, a) if flip else (a, b)
     if not p["is_clear"]:
+        told = "too few families to tell" if p.get("too_few") else "no difference shown"
         return (
-            f"{where}: no difference shown, {ahead} minus {behind} {numbers}{seeds}; "
+            f"{where}: {told}, {ahead} minus {behind} {numbers}{seeds}; "
             f"one of {p['smallest_detectable']:.1f} points would have been seen four times in five."
         )
-    return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds}{doubt(p)})."
+    return f"{where}: {ahead} is ahead of {behind} ({numbers}{seeds})."
 
 
 def _seeds(deltas: list[float]) -> str:
@@ -266,9 +266,8 @@ def _trained_on(verdict: Verdict) -> list[str]:
 def _one_run(verdict: Verdict) -> list[str]:
     """What a single seed cannot tell."""
     seeds = verdict["protocol"]["seeds"]
-    return [f"One training run (seed {seeds[0]}): how far another would move these figures is not known."] * (
-        len(seeds) == 1
-    )
+    told = f"One training run (seed {seeds[0]}): what follows is of these trained weights; "
+    return [told + "how far another run would move the figures is not known."] * (len(seeds) == 1)
 
 
 def _new(row: Row) -> bool:
@@ -282,7 +281,5 @@ def _caveats(verdict: Verdict) -> list[str]:
     if len(seeds) == 1:
         seeded = "One seed: the intervals cover the choice of test clips, not another training run; --seeds would."
     else:
-        seeded = (
-            f"{len(seeds)} seeds: pooled intervals cover the choice of test clips; how runs differ is in the spread."
-        )
+        seeded = f"{len(seeds)} seeds: intervals over all of them cover other test clips and other training runs."
     return [seeded, "Square brackets hold 95 % intervals, each for one comparison at a time."]

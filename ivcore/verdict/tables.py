@@ -7,8 +7,8 @@ import functools
 import itertools
 import operator
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ Place = tuple[str, str, str]  # language, text class, direction
 Head = tuple[str, str]  # model, head
 HEADS = ("sim", "dsl", "match")
 DIRECTIONS = ("t2v", "v2t")
+METHOD = "exact sign flips by family of clips and Student's t over families, the larger p"
 # Of a query, milliseconds: alone and warm, with cold caches, in batches of 32 (its share), and p50 of each stage.
 TIMES = ("p50", "p95", "cold_p50", "cold_p95", "batch32_p50", "batch32_p95", "encode", "similarity", "rerank")
 COMPARED: tuple[tuple[Head, Head], ...] = (  # any two of an arm; the first three decide what to take
@@ -59,6 +60,7 @@ class Outcome:
 
     adjusted: int [Q], rank when near-duplicate captions count as right, and bool [Q], whether the query has any
     (`verdict/near_duplicates.py`). precision, ndcg10: float [Q], average precision and nDCG@10 of all true ones, 0-1.
+    offered: int [Q], candidates that the table keeps; of a multiple choice these are the options.
     """
 
     query: np.ndarray
@@ -68,6 +70,7 @@ class Outcome:
     doubtful: np.ndarray
     precision: np.ndarray
     ndcg10: np.ndarray
+    offered: np.ndarray
 
 
 Outcomes = dict[tuple[str, int, Head, Place], Outcome]  # arm, seed, ...
@@ -94,11 +97,13 @@ def outcomes(runs: list[Scored], evaluation: EvalConfig) -> Outcomes:
         order = (HEADS, evaluation.languages, evaluation.text_classes, DIRECTIONS)
         best = _best(run, captions[manifest.id])
         for head, place in sorted(best, key=lambda at: _order((at[0], *at[1]), order)):
-            query, rank, loose, graded = best[head, place]
+            query, rank, loose, (precision, ndcg10), offered = best[head, place]
             mark = "\t" if place[2] == "t2v" else ""
             family = np.array([of[mark + q] for q in query])
             doubtful = np.array([q in captions[manifest.id].doubtful for q in query])
-            out[run.arm, run.seed, (run.model, head), place] = Outcome(query, rank, family, loose, doubtful, *graded)
+            out[run.arm, run.seed, (run.model, head), place] = Outcome(
+                query, rank, family, loose, doubtful, precision, ndcg10, offered
+            )
     return out
 
 
@@ -107,7 +112,7 @@ def _order(names: tuple[str, ...], orders: tuple[tuple[str, ...], ...]) -> list[
 
 
 def _best(run: Scored, known: Said) -> dict[tuple[str, Place], tuple[Any, ...]]:
-    """(queries [Q], best ranks [Q], adjusted ranks [Q], (precision [Q], nDCG@10 [Q])) by head and place, by query."""
+    """(queries [Q], ranks [Q], adjusted [Q], (precision [Q], nDCG@10 [Q]), offered [Q]) by head and place, by query."""
     by = ["head", "language", "text_class", "direction"]
     columns = [*by, "query_id", "candidate_id", "rank", "score", "relevant"]
     whole = schemas.read(run.scores.path / "scores.parquet", schemas.SCORES, columns)
@@ -120,12 +125,13 @@ def _best(run: Scored, known: Said) -> dict[tuple[str, Place], tuple[Any, ...]]:
         each = true.column("rank").to_numpy()
         rank = np.full(len(query), np.iinfo(each.dtype).max, each.dtype)
         np.minimum.at(rank, number, each)
-        found = (query, rank, adjusted(table, rank, spot["direction"], known), grades(number, each))
+        offered = np.unique(np.array(table.column("query_id").to_pylist()), return_counts=True)[1]
+        found = (query, rank, adjusted(table, rank, spot["direction"], known), grades(number, each), offered)
         out[spot["head"], (spot["language"], spot["text_class"], spot["direction"])] = found
     return out
 
 
-def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[dict[str, Any]]:
+def rows(runs: list[Scored], found: Outcomes) -> list[dict[str, Any]]:
     """One row an arm, seed, model, head, language, class and direction."""
     out, named = [], datasets(runs)
     for run in runs:
@@ -141,15 +147,13 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
             if "task" not in facts:  # retrieval; other tasks bring figures of their own
                 figures |= {"map": 100 * outcome.precision.mean(), "ndcg10": 100 * outcome.ndcg10.mean()}
             metrics = {n: round(float(v), 4) for n, v in figures.items()}
-            sure, loose = (
-                stats.interval(ranks == 1, outcome.family, evaluation.bootstrap, evaluation.seed)
-                for ranks in (outcome.rank, outcome.adjusted)
-            )
+            sure, loose = (stats.interval(ranks == 1, outcome.family) for ranks in (outcome.rank, outcome.adjusted))
             out.append(
                 {
                     "task": facts.get("task", "retrieval"),
                     "dataset": named[run.input("manifest").id],
                     "n_videos": facts["n_videos"],
+                    "chance": round(_chance(facts, place, outcome), 4),
                     **_named(arm, seed, (model, head), place),
                     "size": run.size(),
                     "k": facts["k"] if head == "match" else None,
@@ -184,12 +188,21 @@ def rows(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[di
     return out
 
 
-def spread(found: Outcomes, table: list[dict[str, Any]], evaluation: EvalConfig) -> list[dict[str, Any]]:
-    """Over the seeds of an arm: R@1 of all queries together with its interval; mean, range and deviation of seeds."""
+def _chance(facts: Mapping[str, Any], place: Place, outcome: Outcome) -> float:
+    """R@1 of guessing, percent."""
+    if facts.get("task") == "multiple_choice":
+        return 100 * float(np.mean(1 / outcome.offered))
+    if facts.get("task") == "classification":
+        return 100 / float(facts["slices"]["/".join(place[:2])]["n_texts"])
+    return 100 / float(facts["n_videos"])
+
+
+def spread(found: Outcomes, table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Over the seeds of an arm: R@1 with its interval (other clips, other runs); mean, range, deviation of seeds."""
     out = []
     for (arm, head, place), seeds in _by_seed(found).items():
-        together = _pool([found[arm, s, head, place] for s in seeds])
-        sure = stats.interval(together.rank == 1, together.family, evaluation.bootstrap, evaluation.seed)
+        together = pool([found[arm, s, head, place] for s in seeds])
+        sure = stats.interval(together.rank == 1, together.family, together.run)
         mine = [r for r in table if _key(r) == (arm, head, place)]
         r1 = [r["r1"] for r in mine]
         ms = [r["query_ms_p50"] for r in mine if r["query_ms_p50"] is not None]
@@ -199,7 +212,7 @@ def spread(found: Outcomes, table: list[dict[str, Any]], evaluation: EvalConfig)
                 "seeds": seeds,
                 "dataset": mine[0]["dataset"],
                 "n_videos": mine[0]["n_videos"],
-                "n": len(together.query),
+                "n": len(together.rank),
                 "r1": round(sure.mean, 4),
                 "r1_ci95": _round(sure.ci()),
                 "mean": round(statistics.mean(r1), 4),
@@ -215,8 +228,8 @@ def spread(found: Outcomes, table: list[dict[str, Any]], evaluation: EvalConfig)
     return out
 
 
-def paired(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[dict[str, Any]]:
-    """Differences of R@1 on the same queries: within an arm by seed and pooled, between arms pooled."""
+def paired(runs: list[Scored], found: Outcomes) -> list[dict[str, Any]]:
+    """Differences of R@1 on the same queries: within an arm by seed and over all seeds, between arms over all."""
     words = {(run.arm, run.seed): condition(run) for run in runs if run.model == "s2"}
     groups = _by_seed(found)
     arms = list(dict.fromkeys(arm for arm, _, _ in groups))
@@ -226,9 +239,7 @@ def paired(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[
         seeds = [s for s in groups.get((arm, a, place), []) if (arm, s, b, place) in found]
         for some in [[s] for s in seeds] + ([seeds] if len(seeds) > 1 else []):
             told = words.get((arm, some[0]), "")
-            out.append(
-                _compare(found, [(arm, s, a) for s in some], [(arm, s, b) for s in some], place, told, evaluation)
-            )
+            out.append(_compare(found, [(arm, s, a) for s in some], [(arm, s, b) for s in some], place, told))
     for (one, two), place, (a, b) in itertools.product(itertools.combinations(arms, 2), places, ACROSS):
         seeds = [
             s
@@ -237,9 +248,7 @@ def paired(runs: list[Scored], found: Outcomes, evaluation: EvalConfig) -> list[
         ]
         if seeds:
             told = "; ".join(f"{arm}: {words[arm, seeds[0]]}" for arm in (one, two) if (arm, seeds[0]) in words)
-            out.append(
-                _compare(found, [(one, s, a) for s in seeds], [(two, s, b) for s in seeds], place, told, evaluation)
-            )
+            out.append(_compare(found, [(one, s, a) for s in seeds], [(two, s, b) for s in seeds], place, told))
     return [p for p in out if p]
 
 
@@ -249,14 +258,13 @@ def _compare(
     right: list[tuple[str, int, Head]],
     place: Place,
     told: str,
-    evaluation: EvalConfig,
 ) -> dict[str, Any]:
     """One row of `paired`; empty when the two were not asked the same queries."""
     sides = [[found[(*who, place)] for who in side] for side in (left, right)]
     if not all(_same(x, y) for x, y in zip(*sides)):
         return {}
-    a, b = (_pool(side) for side in sides)
-    d = stats.difference(a.rank == 1, b.rank == 1, a.family, evaluation.bootstrap, evaluation.seed)
+    a, b = (pool(side) for side in sides)
+    d = stats.difference(a.rank == 1, b.rank == 1, a.family, a.run)
     each = [round(100 * float((x.rank == 1).mean() - (y.rank == 1).mean()), 4) for x, y in zip(*sides)]
     language, text_class, direction = place
     return {
@@ -270,8 +278,9 @@ def _compare(
         "text_class": text_class,
         "direction": direction,
         "delta_r1": round(d.delta, 4),
-        "ci95": _round([d.low, d.high]),
+        "ci95": _round(d.ci()),
         "is_clear": d.is_clear,
+        "too_few": d.too_few,
         "by_seed": each,
         "p": float(f"{d.p:.4g}"),
         "smallest_detectable": round(d.smallest, 4),
@@ -280,8 +289,7 @@ def _compare(
         "n": d.n,
         "families": d.clusters,
         "condition": told,
-        "method": f"paired bootstrap of families of clips, {evaluation.bootstrap} samples, seed {evaluation.seed}; "
-        "p: exact McNemar of single queries",
+        "method": METHOD + ("; seeds as runs" if d.runs > 1 else "; one run"),
     }
 
 
@@ -296,9 +304,19 @@ def _same(a: Outcome, b: Outcome) -> bool:
     return np.array_equal(a.query, b.query) and np.array_equal(a.family, b.family)
 
 
-def _pool(some: list[Outcome]) -> Outcome:
-    """Queries of several seeds together; seeds that share a data set share their families, too."""
-    return Outcome(*(np.concatenate([getattr(o, f.name) for o in some]) for f in fields(Outcome)))
+@dataclass(frozen=True)
+class Pooled:
+    """Queries of several runs: rank, family and run [Q]. Runs that share a data set share their families, too."""
+
+    rank: np.ndarray
+    family: np.ndarray
+    run: np.ndarray
+
+
+def pool(some: Sequence[Outcome]) -> Pooled:
+    """The queries of several seeds, each with its run."""
+    rank, family = (np.concatenate([getattr(o, name) for o in some]) for name in ("rank", "family"))
+    return Pooled(rank, family, np.arange(len(some)).repeat([len(o.rank) for o in some]))
 
 
 def _named(arm: str, seed: int | None, head: Head, place: Place) -> dict[str, Any]:

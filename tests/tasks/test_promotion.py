@@ -30,10 +30,11 @@ def versions(monkeypatch):
     return keys, aliases, told
 
 
-def _manifest(store):
+def _manifest(store, size=1):
+    """Clips in families of `size`."""
     clips = [
         {**dict.fromkeys(c.name for c in schemas.MANIFEST.columns), "clip_id": f"v{i:02d}", "path": f"{i}.mp4"}
-        | {"sha256": "", "bytes": 1, "split": "test", "family": f"v{i:02d}"}
+        | {"sha256": "", "bytes": 1, "split": "test", "family": f"v{i // size:02d}"}
         | {"source": "folder", "media": "video", "weight": 1}
         for i in range(N)
     ]
@@ -115,3 +116,15 @@ def test_a_champion_that_was_asked_something_else_is_scored_anew(tmp_path, versi
     with pytest.raises(UserError, match="no version '9'"):
         _challenge(tmp_path, "9")
     assert aliases["champion"] == "1"
+
+
+def test_few_families_promote_nobody_however_many_clips_they_have(tmp_path, versions):
+    keys, aliases, _ = versions
+    store = Store(tmp_path)
+    _manifest(store, size=10)  # 40 queries of four families
+    for number, right in (("1", 0), ("2", 40)):
+        _scored(store, f"key{number}", right)
+    keys.update({"1": "key1", "2": "key2"})
+    aliases["champion"] = "1"
+    found = _challenge(tmp_path)
+    assert not found.promoted and aliases["champion"] == "1" and found.why.startswith("too few to tell: ")

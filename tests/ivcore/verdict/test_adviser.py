@@ -99,6 +99,32 @@ def test_what_is_unknown_is_said():
     assert moves.variant["model"] == "clip" and moves.variant["dataset"] == "kinetics400"
 
 
+def test_matching_keeps_its_own_interval_beside_the_k_curve():
+    given = report()
+    for curve in given["k_curve"]:
+        curve |= {"r1_ci95": [1.0, 2.0]}
+    found = {(r["head"], r["k"]): r["r1_ci95"] for r in answer(Ask(), given).rows}
+    assert found["match", 16] == [83.0, 93.0] and found["match", 4] == [1.0, 2.0]
+
+
+def test_several_seeds_have_the_interval_over_them():
+    given = report()
+    given["rows"] += [{**given["rows"][1], "seed": 1, "r1": 84.0}]
+    place = {n: given["rows"][1][n] for n in ("arm", "model", "head", "language", "text_class", "direction")}
+    found = answer(Ask(), {**given, "spread": [{**place, "r1_ci95": [60.0, 99.0]}]})
+    assert (found.variant["r1"], found.variant["r1_ci95"]) == (86.0, [60.0, 99.0])
+    assert answer(Ask(), given).variant["r1_ci95"] is None  # an older report, without
+
+
+def test_what_does_not_clear_chance_is_said():
+    poor = row(r1=1.0, r1_ci95=[0.2, 3.0], chance=0.5)
+    assert (
+        "It is not shown to find more than guessing would: [0.2, 3.0], guessing 0.5."
+        in answer(Ask(), {"rows": [poor]}).because
+    )
+    assert not any("guessing" in x for x in answer(Ask(), {"rows": [{**poor, "r1_ci95": [0.6, 3.0]}]}).because)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_the_answer_is_on_the_front_of_the_rows_given(seed):
     rng = np.random.default_rng(seed)

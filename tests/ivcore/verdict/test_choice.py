@@ -1,12 +1,12 @@
-"""What the headline says to take: of what is shown, what leans, what stands alone, and what is open."""
+"""What the headline says to take: of what is shown, what stands alone, what is open, and what cannot be told."""
 
 from ivcore.verdict import choice, labels
 
 
-def told(r1: dict, pairs: dict, trained=("en", "zh"), also=(), p=0.01) -> list[str]:
+def told(r1: dict, pairs: dict, trained=("en", "zh"), also=(), **more) -> list[str]:
     """The headline over text queries: r1 by variant, and by language the (delta, low, high) of the two.
 
-    trained: languages that both know; also: a model and one more language that it knows.
+    trained: languages that both know; also: a model and one more language that it knows; more: of every row.
     """
 
     def place(language):
@@ -17,13 +17,13 @@ def told(r1: dict, pairs: dict, trained=("en", "zh"), also=(), p=0.01) -> list[s
          "size": "tiny", "frames": 8, "dtype": "float32", "device": "cpu", "machine": "m", "max_text_len": 32,
          "query_ms_p50": 1.0, "query_ms_p95": 1.0, "index_bytes_per_video": 1, "peak_mb": 1.0, "source": "measured",
          "language_trained": lang in trained or (v.split("/")[0], lang) == also, "text_class_trained": True,
-         "dataset": "d"}
+         "dataset": "d", **more}
         for lang in pairs for v, value in r1.items()
     ]  # fmt: skip
     a, b = r1
     table = [
         {**place(lang), "arm_b": "main", "seed": 0, "a": a, "b": b, "delta_r1": delta, "ci95": [low, high]}
-        | {"is_clear": low > 0 or high < 0, "p": p if low > 0 or high < 0 else 0.5}
+        | {"is_clear": low > 0 or high < 0}
         for lang, (delta, low, high) in pairs.items()
     ]
     found = {"rows": rows, "paired": table, "protocol": {"arms": ["main"], "dataset": "d", "k": 16}}
@@ -35,8 +35,6 @@ def test_take_is_said_only_of_what_is_shown():
     sure = told(r1, {"en": (10.0, 4.0, 16.0)})
     kinds = "English, short captions (text to video)"
     assert sure == [f"Take s2 with matching for {kinds}: ahead of clip (text to video +10.0 [4.0, 16.0])."]
-    barely = told(r1, {"en": (10.0, 0.4, 16.0)}, p=0.06)
-    assert barely[0].startswith(f"Leaning to s2 with matching for {kinds}, not decided: ahead of clip")
     even = "no difference shown from clip (text to video +10.0 [-4.0, 24.0])."
     assert told(r1, {"en": (10.0, -4.0, 24.0)}) == [f"Not decided for {kinds}: s2 with matching is best, {even}"]
     both = told(r1, {"en": (10.0, 4.0, 16.0), "zh": (5.0, 1.0, 9.0)})
@@ -46,7 +44,7 @@ def test_take_is_said_only_of_what_is_shown():
     assert labels.signed(lost, "s2/match") == (-10.0, (-16.0, -4.0))
 
 
-def test_leaning_between_arms_and_k_of_one():
+def test_between_arms_and_k_of_one():
     place = {"language": "en", "text_class": "short", "direction": "t2v"}
     row = {**place, "task": "retrieval", "dataset": "d", "model": "clip", "head": "sim", "k": None, "size": "tiny"}
     row |= {"frames": 8, "dtype": "float32", "device": "cpu", "machine": "m", "max_text_len": 32, "source": "measured"}
@@ -56,15 +54,16 @@ def test_leaning_between_arms_and_k_of_one():
         for arm, r1 in (("a", 40.0), ("b", 50.0))
     ]
     pair = {**place, "arm": "a", "arm_b": "b", "a": "clip/sim", "b": "clip/sim", "seed": 0, "delta_r1": -10.0}
-    pair |= {"ci95": [-16.0, -0.4], "is_clear": True, "p": 0.09}
+    pair |= {"ci95": [-16.0, -0.4], "is_clear": True}
 
     def said(rows, pairs):
         found = {"rows": rows, "paired": pairs, "protocol": {"arms": ["a", "b"], "dataset": "d", "k": 1}}
         return choice.headline({**found, "advice": choice.advice(found, pairs)}, pairs)
 
     kinds = "English, short captions (text to video)"
-    figures = "(text to video +10.0 [0.4, 16.0]; only just: p 0.090)"
-    assert said(rows, [pair]) == [f"Leaning to clip of arm b for {kinds}, not decided: ahead of clip of a {figures}."]
+    ahead = "ahead of clip of a (text to video +10.0 [0.4, 16.0])"
+    assert said(rows, [pair]) == [f"Take clip of arm b for {kinds}: {ahead}."]
+    assert said(rows, [{**pair, "is_clear": False}])[0].startswith(f"Not decided for {kinds}: clip of arm b is best")
     assert said(rows, []) == [f"Not decided for {kinds}: clip of arm b is best, not compared with clip of a."]
     one = {**rows[1], "model": "s2", "head": "match", "k": 1}
     alone = f"Take s2 by similarity of arm b for {kinds}: no other variant was trained on it."
@@ -80,3 +79,32 @@ def test_the_verdict_is_silent_on_what_a_model_never_read():
     assert told(r1, both, trained=()) == ["Not decided. Nothing that was measured was trained on these queries."]
     taught = told(r1, both, trained=("en",), also=("clip", "zh"))
     assert taught[1] == "Take clip for Chinese, short captions (text to video): no other variant was trained on it."
+
+
+def test_too_few_families_are_a_state_of_their_own():
+    kinds = "English, short captions (text to video)"
+    r1, sure = {"s2/match": 50.0, "clip/sim": 40.0}, {"en": (10.0, 4.0, 16.0)}
+    few = [
+        f"Not decided for {kinds}: 5 families of test clips are too few to tell, 6 at least; s2 with matching is best."
+    ]
+    assert told(r1, sure, families=5) == few
+    assert told(r1, sure, families=6)[0].startswith("Take s2 with matching")
+
+
+def test_nothing_is_taken_that_does_not_clear_chance():
+    kinds = "English, short captions (text to video)"
+    r1, sure = {"s2/match": 0.7, "clip/sim": 0.0}, {"en": (0.7, 0.1, 2.0)}
+    nothing = told(r1, sure, r1_ci95=[0.1, 2.4], chance=0.3333)
+    assert nothing == [
+        f"Nothing to take for {kinds}: the best, s2 with matching, is not shown to find more than guessing "
+        "(0.7 [0.1, 2.4], guessing 0.3)."
+    ]
+    assert told(r1, sure, r1_ci95=[0.4, 2.4], chance=0.3333)[0].startswith("Take s2 with matching")
+
+
+def test_being_alone_is_no_reason_to_take_what_finds_nothing():
+    r1, pairs = {"s2/match": 50.0, "clip/sim": 0.7}, {"zh": (49.0, 40.0, 60.0)}
+    alone = told(r1, pairs, trained=(), also=("clip", "zh"), r1_ci95=[0.1, 2.4], chance=0.3333)
+    assert alone[0].startswith("Nothing to take for Chinese, short captions (text to video): the best, clip, is not")
+    found = told(r1, pairs, trained=(), also=("clip", "zh"), r1_ci95=[30.0, 40.0], chance=0.3333)
+    assert found == ["Take clip for Chinese, short captions (text to video): no other variant was trained on it."]

@@ -179,7 +179,7 @@ def test_rows_hold_the_contract(made):
     assert len(verdict["rows"]) == (5 + 3) * 2 * 2 * 2
     row = one(verdict["rows"], arm="hidden", seed=0, model="s2", head="match", language="en", direction="t2v")
     assert (row["k"], row["frames"], row["max_text_len"], row["n"], row["families"]) == (4, 8, 32, NUM, 10)
-    assert row["r1_ci95"][0] <= row["r1"] <= row["r1_ci95"][1]
+    assert row["r1_ci95"][0] <= row["r1"] <= row["r1_ci95"][1] and row["chance"] == 100 / NUM
     assert (row["query_ms_p50"], row["train_gflop"], row["index_bytes_per_video"]) == (6.0, 20.0, 512)
     assert row["metrics"]["r5"] == 100.0 and row["source"] == "measured" and row["language_trained"] is True
     clip = one(verdict["rows"], seed=1, model="clip", head="sim", language="zh", direction="v2t")
@@ -197,6 +197,22 @@ def test_spread_is_over_seeds(made):
     assert (row["min"], row["max"]) == (min(each), max(each)) and row["sd"] == pytest.approx(
         np.std(each, ddof=1), abs=1e-3
     )
+
+
+def test_intervals_over_seeds_hold_the_runs(made):
+    verdict = made[2]
+    for row in verdict["spread"]:
+        low, high = (v for v in row["seeds_ci95"])
+        assert row["r1_ci95"][0] <= max(0, low) + 1e-3 and row["r1_ci95"][1] >= min(100, high) - 1e-3
+    assert {p["method"].rpartition("; ")[2] for p in verdict["paired"]} == {"seeds as runs", "one run"}
+    assert all(p["is_clear"] == (p["p"] <= 0.05) for p in verdict["paired"])
+
+
+def test_with_one_seed_the_first_line_says_what_it_cannot_know(made):
+    verdict = made[2]
+    several = sentences.summary(verdict)[0]["lines"]
+    one_seed = sentences.summary({**verdict, "protocol": {**verdict["protocol"], "seeds": [0]}})[0]["lines"]
+    assert one_seed[0].startswith("One training run (seed 0)") and one_seed[1:] == several
 
 
 def test_paired_within_and_between_arms(made):

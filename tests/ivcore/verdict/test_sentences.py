@@ -8,11 +8,22 @@ import pytest
 from ivcore.verdict import explanations, lineage, sentences
 
 
-def test_a_difference_that_only_the_interval_shows_is_said_with_its_p():
+def test_a_difference_is_said_as_what_the_test_found():
     row = {"arm": "a", "arm_b": "a", "a": "s2/sim", "b": "clip/sim", "direction": "t2v", "by_seed": [4.7]}
-    row |= {"delta_r1": 4.7, "ci95": [0.3, 9.0], "is_clear": True, "p": 0.059}
-    assert sentences.difference(row).endswith("(+4.7 points [0.3, 9.0]; only just: p 0.059).")
-    assert "only just" not in sentences.difference({**row, "p": 0.03})
+    row |= {"delta_r1": 4.7, "ci95": [0.3, 9.0], "is_clear": True, "p": 0.03, "smallest_detectable": 9.0}
+    assert sentences.difference(row).endswith("is ahead of clip (+4.7 points [0.3, 9.0]).")
+    open_ = {**row, "ci95": [0.0, 9.0], "is_clear": False, "p": 0.06}
+    assert "no difference shown" in sentences.difference(open_)
+    assert "too few families to tell" in sentences.difference({**open_, "too_few": True})
+
+
+def test_one_seed_says_first_what_it_cannot_know():
+    verdict = {"protocol": {"seeds": [3]}}
+    (line,) = sentences._one_run(verdict)
+    assert line.startswith("One training run (seed 3)") and line.endswith(
+        "another run would move the figures is not known."
+    )
+    assert sentences._one_run({"protocol": {"seeds": [0, 1]}}) == []
 
 
 @pytest.mark.parametrize(
