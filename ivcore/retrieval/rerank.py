@@ -23,6 +23,8 @@ from ivcore.models import fusion_packed
 from ivcore.models.fusion_packed import FusionLayer
 from ivcore.models.s2 import S2Model
 from ivcore.retrieval.embed import TokensOf
+from ivcore.retrieval.rerank_blocks import MAX_BYTES as BLOCK_BYTES
+from ivcore.retrieval.rerank_blocks import BlockRerank
 
 MAX_BYTES = 128_000_000  # of tokens and rows held at once; a block that leaves the cache is slower, not faster
 
@@ -53,9 +55,11 @@ def rerank(
     tokens_of: TokensOf,
     pairs: np.ndarray,
     dtype: torch.dtype | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
 ) -> Tensor:
     """Raw class-1 logits of the pairs, in their order: float32 [P], on the CPU.
+
+    On a CPU a video at a time, so that what is read lies in its cache; elsewhere in blocks (`rerank_blocks`).
 
     Args:
         model: in eval mode; the work is done on its device.
@@ -64,7 +68,8 @@ def rerank(
         tokens_of: video numbers [n] -> tokens [n, N, C]; asked for each video once, in growing order.
         pairs: int [P, 2], (text, video).
         dtype: of the arithmetic; None: the model's.
-        max_bytes: of video tokens and rows held at once; one video and one text are always held.
+        max_bytes: of video tokens and rows held at once, None: what suits the device; one video and one text are always
+            held.
 
     Raises:
         ValueError: if states and masks do not fit, tokens do not stand at the front, or a pair names a text that is
@@ -77,7 +82,21 @@ def rerank(
     lengths = masks.sum(dim=1).cpu()
     if not torch.equal(masks.cpu().bool(), torch.arange(masks.shape[1]) < lengths[:, None]):
         raise ValueError("a text's tokens stand at the front, its padding behind them")
-    dtype = dtype or model.dtype
+    if model.device.type != "cpu":
+        return BlockRerank(model, dtype, max_bytes=max_bytes or BLOCK_BYTES)(states, lengths.numpy(), tokens_of, pairs)
+    return _by_video(model, states, lengths, tokens_of, pairs, dtype or model.dtype, max_bytes or MAX_BYTES)
+
+
+def _by_video(
+    model: S2Model,
+    states: Tensor,
+    lengths: Tensor,
+    tokens_of: TokensOf,
+    pairs: np.ndarray,
+    dtype: torch.dtype,
+    max_bytes: int,
+) -> Tensor:
+    """The rerank for a CPU; arguments as in `rerank`."""
     layers = fusion_packed.fusion_layers(model, dtype)
     texts = _Texts(layers[0], states.to(model.device).float(), lengths.numpy())
     rows_at_once, videos_at_once = _bounds(model, layers[0], dtype, max_bytes)

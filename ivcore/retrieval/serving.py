@@ -4,7 +4,8 @@ Shapes: L text tokens, H hidden, k candidates, N video tokens, C what the fusion
 
 Keys and values of every video would be many times the tokens they come from, and projecting them for a single text
 costs most of the query. So the videos that are asked for most keep theirs within a byte budget, and all others are
-read in the folded form, without any. Both give the logits of `S2Model.match`.
+read in the folded form, without any. Both give the logits of `S2Model.match`. On a GPU nothing is kept: for one text
+the folded form reads hardly more bytes than kept keys and values would, and all videos go in one set of calls.
 """
 
 from collections import Counter
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ivcore.models import fusion_packed
 from ivcore.models.s2 import S2Model
+from ivcore.retrieval.rerank_blocks import BlockRerank
 
 
 class Matcher:
@@ -41,6 +43,7 @@ class Matcher:
         self.model, self.tokens_of, self.max_bytes, self.projected = model, tokens_of, max_bytes, projected
         self.dtype = dtype or model.dtype
         self.layers = fusion_packed.fusion_layers(model, self.dtype)
+        self.blocks = None if model.device.type == "cpu" else BlockRerank(model, self.dtype, projected)
         self.hot: dict[int, list[Tensor]] = {}  # video -> keys and values [2H, N] of each layer
         self.bytes = 0
         self.asked: Counter[int] = Counter()
@@ -49,6 +52,9 @@ class Matcher:
     @torch.inference_mode()
     def __call__(self, states: Tensor, videos: np.ndarray) -> Tensor:
         """Raw class-1 logits of one text (unpadded states [L, H]) with each video [k]: float32 [k], on the CPU."""
+        if self.blocks is not None:
+            pairs = np.stack([np.zeros_like(videos), videos], axis=1)
+            return self.blocks(states[None], np.array([len(states)]), self._stacked, pairs)
         cold = [v for v in videos.tolist() if v not in self.hot]
         order = cold + [v for v in videos.tolist() if v in self.hot]
         self.asked.update(order)
@@ -83,6 +89,8 @@ class Matcher:
         Returns:
             How many were taken in. A query should not wait for this; each costs a projection.
         """
+        if self.blocks is not None:
+            return 0
         taken = 0
         for video in sorted({int(v) for v in videos} - self.hot.keys(), key=lambda v: (-self.asked[v], v)):
             least = min(self.hot, key=lambda v: (self.asked[v], v), default=None)
@@ -101,6 +109,11 @@ class Matcher:
                 self.bytes += size
                 taken += 1
         return taken
+
+    def _stacked(self, videos: np.ndarray) -> Tensor:
+        """The stored tokens of these videos, [n, N, C]."""
+        found = self.tokens_of(videos)
+        return found if isinstance(found, Tensor) else torch.stack(list(found))
 
     def _tokens(self, videos: list[int]) -> list[Tensor]:
         """What the fusion layers read of these videos: n times [N, C], contiguous."""
