@@ -12,6 +12,7 @@ from ivcore.config import Phase, StageConfig, TrainConfig
 from ivcore.models import base, build_clip, build_s2
 from ivcore.models.base import VideoTextModel
 from ivcore.models.freeze import apply_policy
+from ivcore.retrieval.embed import Encoder
 from ivcore.text.tokenizer import Tokenizer
 from ivcore.train.batches import Batch
 from ivcore.train.loop import Loop
@@ -78,7 +79,8 @@ class StepRunner:
         shape = model.vision_encoder.shape
         source = Clips(frames, shape.image_size)
         self.batch, self.captions, self.taken = batch, captions, 0
-        self.loop = Loop(model, tokenizer, source, train, stage, self.phase, 32, device)
+        encoder = Encoder(model, tokenizer, 32, device, getattr(torch, dtype))
+        self.loop = Loop(encoder, source, train, stage, self.phase)
 
     def steps(self, num: int) -> None:
         self.loop.phase = self.phase.model_copy(update={"steps": self.taken + num})
@@ -88,7 +90,7 @@ class StepRunner:
 
     @property
     def gflop_a_step(self) -> float:
-        return self.loop.tally.gflop / self.loop.tally.step
+        return self.loop.totals.gflop / self.loop.totals.step
 
     def _one(self, number: int) -> Batch:
         rows = [(number * self.batch + n) % CLIPS for n in range(self.batch)]

@@ -118,7 +118,8 @@ def rounded(num: int) -> int:
 
 def row_numbers(start: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Row numbers of runs of rows, one run after another: int [sum of sizes]."""
-    return np.arange(size.sum()) + (start - size.cumsum() + size).repeat(size)
+    rows: np.ndarray = np.arange(size.sum()) + (start - size.cumsum() + size).repeat(size)
+    return rows
 
 
 def send(
@@ -130,5 +131,5 @@ def send(
     if device.type == "cuda":
         whole = whole.pin_memory().to(device, non_blocking=True)
     pieces = list(whole.split([len(part) for part in parts]))
-    found = [Layout(*pieces[3 * n : 3 * n + 3], length) for n, (_, _, length) in enumerate(layouts)]
+    found = [Layout(*pieces[3 * n : 3 * n + 3], length=length) for n, (_, _, length) in enumerate(layouts)]
     return [*found, *pieces[3 * len(layouts) :]]
