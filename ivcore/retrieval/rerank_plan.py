@@ -131,5 +131,8 @@ def send(
     if device.type == "cuda":
         whole = whole.pin_memory().to(device, non_blocking=True)
     pieces = list(whole.split([len(part) for part in parts]))
-    found = [Layout(*pieces[3 * n : 3 * n + 3], length=length) for n, (_, _, length) in enumerate(layouts)]
+    found: list[Any] = []
+    for n, (_, _, length) in enumerate(layouts):
+        places, rows, counts = pieces[3 * n : 3 * n + 3]
+        found.append(Layout(places, rows, counts, length))
     return [*found, *pieces[3 * len(layouts) :]]
