@@ -219,6 +219,8 @@ def _measured(ask: Ask, out: Answer, found: list[dict[str, Any]], report: Mappin
             f"It is not shown to find more than guessing would: [{low:.1f}, {high:.1f}], guessing {best['chance']:.1f}."
         )
     out.because += _how_sure(ask, best, report, {f"{r['model']}/{r['head']}" for r in found})
+    if len(report.get("protocol", {}).get("seeds", ())) == 1:
+        out.because.append("One training run: how far another would move these figures is not known.")
     cheaper = [r for r in out.front if (r["query_ms_p95"] or 0) < (best["query_ms_p95"] or 0)]
     out.because += [f"Quicker: {name(r)}, {r['query_ms_p95']:.1f} ms, R@1 {r['r1']:.1f}." for r in cheaper[:1]]
 

@@ -22,6 +22,7 @@ SAME = (
     "dataset",
     "n_videos",
     "chance",
+    "families",
     "model",
     "size",
     "head",

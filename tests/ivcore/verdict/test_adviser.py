@@ -116,6 +116,11 @@ def test_several_seeds_have_the_interval_over_them():
     assert answer(Ask(), given).variant["r1_ci95"] is None  # an older report, without
 
 
+def test_one_seed_is_said():
+    seeds = [{**report(), "protocol": {"dataset": "synthetic", "seeds": some}} for some in ([0], [0, 1])]
+    assert [any(x.startswith("One training run") for x in answer(Ask(), r).because) for r in seeds] == [True, False]
+
+
 def test_what_does_not_clear_chance_is_said():
     poor = row(r1=1.0, r1_ci95=[0.2, 3.0], chance=0.5)
     assert (
