@@ -71,6 +71,8 @@ def test_equal_families_that_agree_in_one_direction_are_as_sure_as_their_number(
         found = difference(np.ones(num * 20), np.zeros(num * 20), families(num, 20))
         assert found.p == pytest.approx(max(p, found.p)) and found.is_clear == (p <= 0.05)
         assert found.too_few == (num < 6) and (found.smallest == 100.0) == (num < 6)
+        assert (found.low > 0) == found.is_clear  # t alone would leave 0 out for five
+    assert sign_flips(np.ones(200)) == 2.0**-199
 
 
 def test_unequal_lengths_are_refused():
@@ -114,6 +116,27 @@ def test_a_run_that_answers_as_another_adds_no_evidence():
     one = difference(a, b, np.arange(100))
     three = difference(np.tile(a, 3), np.tile(b, 3), np.tile(np.arange(100), 3), np.arange(3).repeat(100))
     assert three.p == pytest.approx(one.p) and three.ci() == pytest.approx(one.ci()) and three.runs == 3
+
+
+def test_the_two_halves_are_added_as_squares():
+    family, run = np.tile(np.arange(300), 3), np.arange(3).repeat(300)
+    a = np.concatenate([np.arange(300) < n for n in (200, 190, 186)])
+    b = np.tile(np.arange(300) < 110, 3)
+    both, clips = difference(a, b, family, run), difference(a, b, family)
+    runs = stats.over_seeds([30.0, 80 / 3, 76 / 3])
+    halves = [(high - low) / 2 for low, high in (both.ci(), clips.ci(), runs)]
+    assert halves[0] == pytest.approx(math.hypot(*halves[1:])) and both.is_clear
+    share, alone = interval(a, family, run), interval(a, family)
+    right = stats.over_seeds([200 / 3, 190 / 3, 62.0])
+    half = math.hypot(share.mean - alone.low, (right[1] - right[0]) / 2)
+    assert share.mean - share.low == pytest.approx(half)
+
+
+def test_families_more_alike_than_chance_are_worth_no_more_than_their_queries():
+    even = np.tile([True, False], 100)  # each family of 20 half right
+    even[:20] = [True] * 11 + [False] * 9  # and one nearly
+    alone = interval(even, np.arange(200))
+    assert interval(even, families(10, 20)).low < alone.low < alone.high < interval(even, families(10, 20)).high
 
 
 def test_runs_that_differ_are_not_outvoted_by_clips():
