@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from benchmarks.bench_rerank import TOKENS, WIDTH, fusion_model
 from ivcore.retrieval.heads import dsl, dual_weights, matched
-from ivcore.retrieval.ranking import compute, graded, rank
+from ivcore.retrieval.ranking import compute, grades, rank
 from ivcore.retrieval.rerank import rerank, unite
 
 K = 128
@@ -57,7 +57,9 @@ def main(annotation: str, dtype_name: str = "float32") -> None:
     for side, scores in (("t2v", every), ("v2t", every.T)):
         mine = matched(tops[side], scores.gather(1, torch.from_numpy(tops[side])), num)
         found["match", side] = rank(lambda a, b, s=mine: s[a:b], num, truth, K)
-    figures = {name: {**compute(f.best), **graded(truth, f.pair_rank)} for name, f in found.items()}
+    figures = {
+        name: {**compute(f.best), "map": 100 * grades(truth[:, 0], f.pair_rank)[0].mean()} for name, f in found.items()
+    }
     took = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(", ".join(f"{'/'.join(name)} R@1 {f['r1']:.1f}" for name, f in figures.items()), file=sys.stderr)

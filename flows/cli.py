@@ -15,7 +15,7 @@ from flows.cli_datasets import datasets_command
 from flows.cli_models import export_command, import_command, parity_command
 from flows.cli_ops import down_command, gc_command, join_command, promote_command, reap_command, up_command
 from flows.cli_search import search_command
-from flows.command import Example, common, emit, reported, show_progress
+from flows.command import Example, common, emit, show_progress
 from ivcore.errors import UserError, WorkError
 
 
@@ -52,7 +52,7 @@ def load(config: str, sets: tuple[str, ...], seeds: str | None, allow_unverified
         raise UserError(f"{config} cannot be read ({e.strerror}); give a TOML file or the name of a run") from None
 
 
-def run_flow(config: Any, home: str | None, debug: bool = False, step: str | None = None) -> dict[str, Any]:
+def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str, Any]:
     """Run the whole flow, or up to a step, and give what a command prints."""
     from ivcore.config import variants
     from ivcore.datasets import files
@@ -64,7 +64,7 @@ def run_flow(config: Any, home: str | None, debug: bool = False, step: str | Non
             files.need(data)
     place = runtime.prepare(home)  # before Prefect is imported
     runtime.need_room(place, runtime.START_MB)  # a server that finds none would be waited for in vain
-    if not debug:
+    if not click.get_current_context().params["debug"]:
         quiet_prefect()
     try:
         if step is None:
@@ -128,10 +128,9 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the whole demo.")
 @click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Set one value of the config.")
 @common
-def demo(seed: int, sets: tuple[str, ...], home: str | None, as_json: bool, debug: bool) -> None:
+def demo(seed: int, sets: tuple[str, ...], home: str | None, as_json: bool) -> None:
     """Make synthetic videos, run the whole flow on them and print the verdict."""
-    with reported(debug):
-        verdict(run_flow(load("demo", sets, str(seed)), home, debug), as_json)
+    verdict(run_flow(load("demo", sets, str(seed)), home), as_json)
 
 
 @main.command(cls=Example, example="iv run my.toml --set train.clip.lr=1e-4 --seeds 0,1,2")
@@ -139,17 +138,10 @@ def demo(seed: int, sets: tuple[str, ...], home: str | None, as_json: bool, debu
 @configured
 @common
 def run(
-    config: str,
-    sets: tuple[str, ...],
-    seeds: str | None,
-    allow_unverified: bool,
-    home: str | None,
-    as_json: bool,
-    debug: bool,
+    config: str, sets: tuple[str, ...], seeds: str | None, allow_unverified: bool, home: str | None, as_json: bool
 ) -> None:
     """Run the whole flow of CONFIG: a TOML file or the name of a run."""
-    with reported(debug):
-        verdict(run_flow(load(config, sets, seeds, allow_unverified), home, debug), as_json)
+    verdict(run_flow(load(config, sets, seeds, allow_unverified), home), as_json)
 
 
 def _step_command(step: str, says: str) -> None:
@@ -160,20 +152,13 @@ def _step_command(step: str, says: str) -> None:
     @configured
     @common
     def command(
-        config: str,
-        sets: tuple[str, ...],
-        seeds: str | None,
-        allow_unverified: bool,
-        home: str | None,
-        as_json: bool,
-        debug: bool,
+        config: str, sets: tuple[str, ...], seeds: str | None, allow_unverified: bool, home: str | None, as_json: bool
     ) -> None:
-        with reported(debug):
-            checked = load(config, sets, seeds, allow_unverified)
-            if step in ("report", "grid"):
-                verdict(run_flow(checked, home, debug, None if step == "report" else step), as_json)
-            else:
-                summary(run_flow(checked, home, debug, step), as_json)
+        checked = load(config, sets, seeds, allow_unverified)
+        if step in ("report", "grid"):
+            verdict(run_flow(checked, home, None if step == "report" else step), as_json)
+        else:
+            summary(run_flow(checked, home, step), as_json)
 
 
 EARLIER = "Earlier steps are found or made."
@@ -192,45 +177,43 @@ _step_command(
 @main.command(cls=Example, example='iv sql "SELECT path, error FROM manifest WHERE error IS NOT NULL"')
 @click.argument("statement", required=False)
 @common
-def sql(statement: str | None, home: str | None, as_json: bool, debug: bool) -> None:
+def sql(statement: str | None, home: str | None, as_json: bool) -> None:
     """Ask the tables of the workspace: records, manifest, frames, scores, rows, stages and more.
 
     Without a STATEMENT it lists them with their columns, and some questions to begin with.
     """
-    with reported(debug):
-        from ivcore.store.catalog import QUESTIONS, TABLES, query
-        from tasks.runtime import default_home
+    from ivcore.store.catalog import QUESTIONS, TABLES, query
+    from tasks.runtime import default_home
 
-        columns, rows = query(Path(home) if home else default_home(), TABLES if statement is None else statement)
-        if as_json:
-            return emit({"columns": columns, "rows": [list(row) for row in rows]})
-        if statement is None:
-            for table, names in rows:
-                click.echo(f"{table:<10} {names}")
-            for question, text in QUESTIONS.items():
-                click.echo(f"\n{question}:\n{text}")
-            return
-        table = [columns, *(["" if value is None else str(value) for value in row] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*table)] if sys.stdout.isatty() else [0] * len(columns)
-        for line in table:
-            click.echo("\t".join(cell.ljust(width) for cell, width in zip(line, widths)))
+    columns, rows = query(Path(home) if home else default_home(), TABLES if statement is None else statement)
+    if as_json:
+        return emit({"columns": columns, "rows": [list(row) for row in rows]})
+    if statement is None:
+        for table, names in rows:
+            click.echo(f"{table:<10} {names}")
+        for question, text in QUESTIONS.items():
+            click.echo(f"\n{question}:\n{text}")
+        return
+    table = [columns, *(["" if value is None else str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table)] if sys.stdout.isatty() else [0] * len(columns)
+    for line in table:
+        click.echo("\t".join(cell.ljust(width) for cell, width in zip(line, widths)))
 
 
 @main.command(cls=Example, example="iv doctor --home workspace")
 @common
-def doctor(home: str | None, as_json: bool, debug: bool) -> None:
+def doctor(home: str | None, as_json: bool) -> None:
     """Say what this machine has, what is missing, and the cure."""
-    with reported(debug):
-        from tasks.doctor import examine
+    from tasks.doctor import examine
 
-        found = examine(home)
-        if as_json:
-            emit({"ok": all(c["ok"] for c in found), "checks": found})
-        for check in [] if as_json else found:
-            cure = f"  -> {check['cure']}" if not check["ok"] else ""
-            click.echo(f"{'ok ' if check['ok'] else 'BAD'}  {check['name']:<12} {check['value']}{cure}")
-        if not all(c["ok"] for c in found):
-            sys.exit(1)
+    found = examine(home)
+    if as_json:
+        emit({"ok": all(c["ok"] for c in found), "checks": found})
+    for check in [] if as_json else found:
+        cure = f"  -> {check['cure']}" if not check["ok"] else ""
+        click.echo(f"{'ok ' if check['ok'] else 'BAD'}  {check['name']:<12} {check['value']}{cure}")
+    if not all(c["ok"] for c in found):
+        sys.exit(1)
 
 
 MODELS = (import_command, export_command, parity_command)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flows.command import Example, common, emit, reported
+from flows.command import Example, common, emit
 
 
 @click.command("advise", cls=Example, example="iv advise --task retrieval --languages en,zh --latency-ms 50")
@@ -37,23 +37,21 @@ def advise_command(
     dataset: str | None,
     home: str | None,
     as_json: bool,
-    debug: bool,
 ) -> None:
     """Which variant to take (model, size, head, k, frames), and the rows that say so.
 
     Measured rows of the newest report answer; where nothing was measured, published and computed ones, marked so.
     """
-    with reported(debug):
-        from ivcore.verdict.adviser import Ask, answer
-        from tasks.runtime import default_home
+    from ivcore.verdict.adviser import Ask, answer
+    from tasks.runtime import default_home
 
-        asked = tuple(x.strip() for x in languages.split(",") if x.strip())
-        limits = (latency_ms, memory_gb, index_gb, videos, device, size, dataset)
-        found = answer(Ask(task, asked, text_length, direction, *limits), report_of(home or default_home()))
-        if as_json:
-            emit(dataclasses.asdict(found))
-        else:
-            click.echo(told(found))
+    asked = tuple(x.strip() for x in languages.split(",") if x.strip())
+    limits = (latency_ms, memory_gb, index_gb, videos, device, size, dataset)
+    found = answer(Ask(task, asked, text_length, direction, *limits), report_of(home or default_home()))
+    if as_json:
+        emit(dataclasses.asdict(found))
+    else:
+        click.echo(told(found))
 
 
 def report_of(home: Path | str) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from flows.command import Example, common, emit, reported
+from flows.command import Example, common, emit
 
 
 @click.command("datasets", cls=Example, example="iv datasets msrvtt --check MSRVTT_JSFUSION_test.csv")
@@ -13,28 +13,27 @@ from flows.command import Example, common, emit, reported
 @click.option("--allow-unverified", is_flag=True, help="Read annotations of unknown checksum.")
 @common
 def datasets_command(
-    name: str | None, check: str | None, allow_unverified: bool, home: str | None, as_json: bool, debug: bool
+    name: str | None, check: str | None, allow_unverified: bool, home: str | None, as_json: bool
 ) -> None:
     """List the data sets, or show the card of NAME: task, split, files and checksums, counts, licence, citation."""
-    with reported(debug):
-        from ivcore.datasets.published import counts
-        from ivcore.errors import UserError
-        from ivcore.names import module, names
+    from ivcore.datasets.published import counts
+    from ivcore.errors import UserError
+    from ivcore.names import module, names
 
-        package = "ivcore.datasets.sets"
-        if name is None and check is not None:
-            raise UserError(f"--check {check!r} needs the NAME of a data set: {', '.join(names(package))}")
-        cards = {n: module(package, n).CARD.facts() for n in ([name] if name else names(package))}
-        found = counts(name, check, allow_unverified) if name and check else {}
-        if as_json:
-            return emit({"datasets": cards, **({"check": found} if check else {})})
-        if name is None:
-            return _list(cards)
-        for field, value in cards[name].items():
-            for n, line in enumerate(_lines(value)):
-                click.echo(f"{'' if n else field:<14}{line}")
-        if check:
-            click.echo(f"\n{check}: as the card says; {found['videos']} videos, {found['captions']} captions")
+    package = "ivcore.datasets.sets"
+    if name is None and check is not None:
+        raise UserError(f"--check {check!r} needs the NAME of a data set: {', '.join(names(package))}")
+    cards = {n: module(package, n).CARD.facts() for n in ([name] if name else names(package))}
+    found = counts(name, check, allow_unverified) if name and check else {}
+    if as_json:
+        return emit({"datasets": cards, **({"check": found} if check else {})})
+    if name is None:
+        return _list(cards)
+    for field, value in cards[name].items():
+        for n, line in enumerate(_lines(value)):
+            click.echo(f"{'' if n else field:<14}{line}")
+    if check:
+        click.echo(f"\n{check}: as the card says; {found['videos']} videos, {found['captions']} captions")
 
 
 def _list(cards: dict[str, dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from flows.command import Example, common, emit, reported, show_progress
+from flows.command import Example, common, emit, show_progress
 
 
 @click.command("up", cls=Example, example="iv up --prefect-port 4201 --mlflow-port 5001")
@@ -21,58 +21,49 @@ from flows.command import Example, common, emit, reported, show_progress
 )
 @common
 def up_command(
-    prefect_port: int,
-    mlflow_port: int,
-    limit: int,
-    database: str | None,
-    home: str | None,
-    as_json: bool,
-    debug: bool,
+    prefect_port: int, mlflow_port: int, limit: int, database: str | None, home: str | None, as_json: bool
 ) -> None:
     """Start a Prefect server, a worker and an MLflow server on this machine; what runs already stays."""
-    with reported(debug):
-        from tasks import runtime, services
+    from tasks import runtime, services
 
-        place = runtime.prepare(home)
-        plan = services.Plan(place, prefect_port, mlflow_port, limit, database)
-        running = services.up(plan)
-        if as_json:
-            return emit({"home": str(place), "running": running})
-        click.echo(f"Prefect  {plan.prefect_url}")
-        click.echo(f"MLflow   {plan.mlflow_url}")
-        click.echo(f"data     {services.shown_database(plan)}")
-        click.echo(f"worker   pool {services.POOL}, {limit} runs at once")
-        click.echo(f"logs     {place / 'logs'}")
-        click.echo(f"shell    . {place / 'run' / 'env.sh'}   (for prefect and mlflow; iv finds them by itself)")
+    place = runtime.prepare(home)
+    plan = services.Plan(place, prefect_port, mlflow_port, limit, database)
+    running = services.up(plan)
+    if as_json:
+        return emit({"home": str(place), "running": running})
+    click.echo(f"Prefect  {plan.prefect_url}")
+    click.echo(f"MLflow   {plan.mlflow_url}")
+    click.echo(f"data     {services.shown_database(plan)}")
+    click.echo(f"worker   pool {services.POOL}, {limit} runs at once")
+    click.echo(f"logs     {place / 'logs'}")
+    click.echo(f"shell    . {place / 'run' / 'env.sh'}   (for prefect and mlflow; iv finds them by itself)")
 
 
 @click.command("down", cls=Example, example="iv down --home workspace")
 @common
-def down_command(home: str | None, as_json: bool, debug: bool) -> None:
+def down_command(home: str | None, as_json: bool) -> None:
     """Stop what `iv up` started, and everything that it started."""
-    with reported(debug):
-        from tasks import runtime, services
+    from tasks import runtime, services
 
-        stopped = services.down(runtime.prepare(home))
-        if as_json:
-            return emit({"stopped": stopped})
-        click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing ran")
+    stopped = services.down(runtime.prepare(home))
+    if as_json:
+        return emit({"stopped": stopped})
+    click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing ran")
 
 
 @click.command("reap", cls=Example, example="iv reap --home workspace")
 @common
-def reap_command(home: str | None, as_json: bool, debug: bool) -> None:
+def reap_command(home: str | None, as_json: bool) -> None:
     """Mark the runs that were killed together with their worker; every start does that, too."""
-    with reported(debug):
-        from tasks import runtime
+    from tasks import runtime
 
-        runtime.prepare(home)
-        from tasks import reaper
+    runtime.prepare(home)
+    from tasks import reaper
 
-        found = reaper.reap()
-        if as_json:
-            return emit({"reaped": found})
-        click.echo(f"marked: {', '.join(found)}" if found else "every open run is alive")
+    found = reaper.reap()
+    if as_json:
+        return emit({"reaped": found})
+    click.echo(f"marked: {', '.join(found)}" if found else "every open run is alive")
 
 
 @click.command("gc", cls=Example, example="iv gc --older-than 14 --delete")
@@ -82,67 +73,64 @@ def reap_command(home: str | None, as_json: bool, debug: bool) -> None:
 )
 @click.option("--pin", metavar="KIND/KEY", help="Keep this artifact from now on, with what it was made from.")
 @common
-def gc_command(delete: bool, older_than: float, pin: str | None, home: str | None, as_json: bool, debug: bool) -> None:
+def gc_command(delete: bool, older_than: float, pin: str | None, home: str | None, as_json: bool) -> None:
     """List (or delete) what no report, no registered model and no pin stands on; here, never in IV_REMOTE."""
-    with reported(debug):
-        import os
-        from pathlib import Path
+    import os
+    from pathlib import Path
 
-        from ivcore.store import garbage, object_store
-        from ivcore.store.artifacts import Store
-        from tasks import pins, runtime
+    from ivcore.store import garbage, object_store
+    from ivcore.store.artifacts import Store
+    from tasks import pins, runtime
 
-        place = Path(runtime.prepare(home))
-        if pin:
-            pins.pin(place, pin)
-        kept = pins.roots(place)
-        found = garbage.garbage(Store(place), kept, older_than * 86400)
-        rows: list[dict[str, Any]] = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
-        for artifact in found if delete else []:
-            garbage.remove(artifact)
-        there = object_store.shown(os.environ.get(object_store.ADDRESS, ""))
-        if as_json:
-            return emit({"deleted": delete, "kept": kept, "garbage": rows, "untouched": there})
-        for row in rows:
-            click.echo(f"{row['bytes']:>14,}  {row['artifact']}")
-        total = sum(row["bytes"] for row in rows)
-        ends = "deleted" if delete else "would be deleted with --delete"
-        click.echo(f"{len(rows)} artifacts, {total:,} bytes, {ends}; {len(kept)} are kept for their own sake")
-        if there:
-            click.echo(f"nothing in {there} is deleted: other machines stand on it")
+    place = Path(runtime.prepare(home))
+    if pin:
+        pins.pin(place, pin)
+    kept = pins.roots(place)
+    found = garbage.garbage(Store(place), kept, older_than * 86400)
+    rows: list[dict[str, Any]] = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
+    for artifact in found if delete else []:
+        garbage.remove(artifact)
+    there = object_store.shown(os.environ.get(object_store.ADDRESS, ""))
+    if as_json:
+        return emit({"deleted": delete, "kept": kept, "garbage": rows, "untouched": there})
+    for row in rows:
+        click.echo(f"{row['bytes']:>14,}  {row['artifact']}")
+    total = sum(row["bytes"] for row in rows)
+    ends = "deleted" if delete else "would be deleted with --delete"
+    click.echo(f"{len(rows)} artifacts, {total:,} bytes, {ends}; {len(kept)} are kept for their own sake")
+    if there:
+        click.echo(f"nothing in {there} is deleted: other machines stand on it")
 
 
 @click.command("promote", cls=Example, example="iv promote s2 --challenger newest")
 @click.argument("model", type=click.Choice(["s2", "clip"]))
 @click.option("--challenger", default="newest", show_default=True, help="A version's number, an alias, or newest.")
 @common
-def promote_command(model: str, challenger: str, home: str | None, as_json: bool, debug: bool) -> None:
+def promote_command(model: str, challenger: str, home: str | None, as_json: bool) -> None:
     """Compare a registered model with the champion on the same queries; the alias moves only to a better one."""
-    with reported(debug):
-        from pathlib import Path
+    from pathlib import Path
 
-        from ivcore.config import EvalConfig
-        from tasks import promotion, runtime
+    from ivcore.config import EvalConfig
+    from tasks import promotion, runtime
 
-        found = promotion.promote(Path(runtime.prepare(home)), model, challenger, EvalConfig())
-        if as_json:
-            return emit(vars(found))
-        click.echo(f"iv-{model} {found.challenger}: {'champion' if found.promoted else 'not promoted'}; {found.why}")
+    found = promotion.promote(Path(runtime.prepare(home)), model, challenger, EvalConfig())
+    if as_json:
+        return emit(vars(found))
+    click.echo(f"iv-{model} {found.challenger}: {'champion' if found.promoted else 'not promoted'}; {found.why}")
 
 
 @click.command("join", cls=Example, example="iv join --home /shared/workspace --node 1")
 @click.option("--node", type=click.IntRange(min=1), required=True, help="This machine's number; 0 runs the flow.")
 @click.option("--once", is_flag=True, help="Take part in one phase and end.")
 @common
-def join_command(node: int, once: bool, home: str | None, as_json: bool, debug: bool) -> None:
+def join_command(node: int, once: bool, home: str | None, as_json: bool) -> None:
     """Lend this machine to the training of another (train.nodes > 1) that works on the same workspace folder."""
-    with reported(debug):
-        from pathlib import Path
+    from pathlib import Path
 
-        from ivcore.train.join import join
-        from tasks import runtime
+    from ivcore.train.join import join
+    from tasks import runtime
 
-        show_progress()
-        took = join(Path(runtime.prepare(home)), node, once)
-        if as_json:
-            emit({"phases": took})
+    show_progress()
+    took = join(Path(runtime.prepare(home)), node, once)
+    if as_json:
+        emit({"phases": took})

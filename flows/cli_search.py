@@ -2,7 +2,7 @@
 
 import click
 
-from flows.command import Example, common, emit, reported
+from flows.command import Example, common, emit
 
 
 @click.command("search", cls=Example, example='iv search "someone cuts an onion" --top 5')
@@ -22,28 +22,26 @@ def search_command(
     split: str | None,
     home: str | None,
     as_json: bool,
-    debug: bool,
 ) -> None:
     """The clips of a finished workspace that fit SENTENCE best, by the models trained there."""
-    with reported(debug):
-        from pathlib import Path
+    from pathlib import Path
 
-        from flows.cli_advise import report_of
-        from ivcore.errors import UserError
-        from ivcore.search.query import VARIANTS, advised, search
-        from ivcore.store.artifacts import Store
-        from tasks.runtime import default_home
+    from flows.cli_advise import report_of
+    from ivcore.errors import UserError
+    from ivcore.search.query import VARIANTS, advised, search
+    from ivcore.store.artifacts import Store
+    from tasks.runtime import default_home
 
-        place = Path(home or default_home())
-        why = "as asked"
-        if variant is None:
-            variant, why = advised(report_of(place), sentence, language)
-        if variant not in VARIANTS:
-            raise UserError(f"--variant {variant!r} is none of {', '.join(VARIANTS)}")
-        found = search(Store(place), variant, sentence, top, k, split or "")
-        if as_json:
-            return emit({"variant": variant, "why": why, "clips": found})
-        click.echo(f"{variant} ({why})")
-        for row in found:
-            window = "" if row["start_s"] is None else f"  {row['start_s']:g}-{row['end_s'] or 'end'} s"
-            click.echo(f"{row['rank']:>3}  {row['score']:>8.4f}  {row['path']}{window}")
+    place = Path(home or default_home())
+    why = "as asked"
+    if variant is None:
+        variant, why = advised(report_of(place), sentence, language)
+    if variant not in VARIANTS:
+        raise UserError(f"--variant {variant!r} is none of {', '.join(VARIANTS)}")
+    found = search(Store(place), variant, sentence, top, k, split or "")
+    if as_json:
+        return emit({"variant": variant, "why": why, "clips": found})
+    click.echo(f"{variant} ({why})")
+    for row in found:
+        window = "" if row["start_s"] is None else f"  {row['start_s']:g}-{row['end_s'] or 'end'} s"
+        click.echo(f"{row['rank']:>3}  {row['score']:>8.4f}  {row['path']}{window}")

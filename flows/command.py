@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import sys
@@ -25,10 +26,16 @@ class Example(click.Command):
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--home, --json and --debug, as every command has them."""
-    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
-    command = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")(command)
-    return click.option("--home", type=click.Path(file_okay=False), help=HOME_HELP)(command)
+    """--home, --json and --debug, as every command has them; errors are told in one line (`reported`)."""
+
+    @functools.wraps(command)
+    def work(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        with reported(debug):
+            return command(*args, **kwargs)
+
+    work = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(work)
+    work = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")(work)
+    return click.option("--home", type=click.Path(file_okay=False), help=HOME_HELP)(work)
 
 
 @contextlib.contextmanager

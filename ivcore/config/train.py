@@ -176,7 +176,14 @@ class TrainConfig(Branch):
     weights: Literal["float32", "bfloat16"] = when_set(
         "float32", "Type of the weights while they train; bfloat16 is pure, without a float32 copy (published clip)."
     )
-    compile: bool = when_set(False, "Compile the towers' blocks with torch.compile; sums differ in the last bits.")
+    compile: bool | None = when_set(
+        None, "Compile the towers' blocks with torch.compile; sums differ in the last bits. Not set: on a GPU, yes."
+    )
+    deterministic: bool = when_set(
+        False,
+        "On a GPU: sums in one order, which is slower. Without it two runs of one seed differ in the last bits of each "
+        "sum, and grow apart from there. On a CPU sums are always in one order.",
+    )
     vtc_gradient: Literal["full", "local_slice"] = when_set(
         "full", "Gradient of the contrast over ranks; local_slice: 1/ranks of it, as upstream's gather."
     )
@@ -207,6 +214,10 @@ class TrainConfig(Branch):
         StageConfig(phases=(Phase(name="pooler", steps=200, trainable="clip"),)),
         description="clip: contrastive loss on the frozen s2 trunk.",
     )
+
+    def compiles(self, device_type: str) -> bool:
+        """Whether blocks are compiled on this kind of device."""
+        return device_type == "cuda" if self.compile is None else self.compile
 
     @model_validator(mode="after")
     def _shared(self) -> "TrainConfig":

@@ -8,6 +8,7 @@ from ivcore.config.branch import PACKAGE, Json
 from ivcore.errors import UserError
 
 RUNS = PACKAGE / "runs"
+SIZES = PACKAGE / "models" / "sizes"
 
 
 def read_toml(path: Path) -> dict[str, Json]:
@@ -27,6 +28,12 @@ def named_values(name: str) -> dict[str, Json]:
         raise UserError(f"no run is named {name!r}; known: {', '.join(sorted(p.stem for p in RUNS.glob('*.toml')))}")
     values = read_toml(path)
     return merge(named_values(values["run"]), values) if values.get("run") else values
+
+
+def size_values(name: str) -> dict[str, Json]:
+    """The values of models/sizes/NAME.toml; a file with a `base` holds what differs from that size."""
+    own = read_toml(SIZES / f"{name}.toml")
+    return merge(size_values(own.pop("base")), own) if "base" in own else own
 
 
 def merge(base: dict[str, Json], over: dict[str, Json]) -> dict[str, Json]:

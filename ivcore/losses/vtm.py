@@ -62,22 +62,30 @@ def _draw(weights: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def vtm_loss(
-    model: Any, states: Tensor, text_mask: Tensor, kv: list[tuple[Tensor, Tensor]], neg_video: Tensor, neg_text: Tensor
+    model: Any,
+    states: Tensor,
+    text_mask: Tensor,
+    kv: list[tuple[Tensor, Tensor]],
+    neg_video: Tensor,
+    neg_text: Tensor,
+    unpadded: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of match / no match over 3B pairs: (scalar, logits [3B, 2]), float32.
 
     The pairs in order: (video i, text i), (video neg_video[i], text i), (video i, text neg_text[i]); i runs within.
 
     Args:
-        model: has `match_unpadded(states, mask, kv, video_index)`, as S2Model.
+        model: has `match_unpadded(states, mask, kv, video_index)` and `match`, as S2Model.
         states: [B, L, H], the uncorrupted text states.
         text_mask: [B, L].
         kv: of the B videos, from `video_kv`; projected once, read three times.
         neg_video: int [B], a video for each text.
         neg_text: int [B], a text for each video.
+        unpadded: leave padding out; the same numbers, and the host has to be asked for lengths.
     """
     text_index, video_index = pairs(neg_video, neg_text)
-    logits = model.match_unpadded(states[text_index], text_mask[text_index], kv, video_index).float()  # [3B, 2]
+    match = model.match_unpadded if unpadded else model.match
+    logits = match(states[text_index], text_mask[text_index], kv, video_index).float()  # [3B, 2]
     labels = (torch.arange(len(logits), device=logits.device) < len(states)).long()  # [3B]
     return F.cross_entropy(logits, labels), logits
 

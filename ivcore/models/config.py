@@ -1,12 +1,10 @@
 """The two model configurations (transformers' PretrainedConfig) and the size files they are filled from."""
 
-import tomllib
-from importlib import resources
 from typing import Any
 
 from transformers import PretrainedConfig
 
-from ivcore.config.values import merge
+from ivcore.config.values import SIZES, size_values
 from ivcore.errors import UserError
 from ivcore.models.dimensions import (
     CLIP_TEXT,
@@ -78,22 +76,18 @@ class ClipConfig(PretrainedConfig):
 
 def size_names() -> list[str]:
     """Sorted names of the size files."""
-    folder = resources.files("ivcore.models") / "sizes"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(file.stem for file in SIZES.glob("*.toml"))
 
 
 def load_size(name: str) -> dict[str, Any]:
     """The contents of sizes/NAME.toml: tables `vision` (common), `s2` and `clip` (each with a table `text`).
-
-    A file with a `base` holds what differs from that size.
 
     Raises:
         UserError: naming the known sizes.
     """
     if name not in size_names():
         raise UserError(f"no model size {name!r}; known: {', '.join(size_names())}")
-    own = tomllib.loads((resources.files("ivcore.models") / "sizes" / f"{name}.toml").read_text())
-    return merge(load_size(own.pop("base")), own) if "base" in own else own
+    return size_values(name)
 
 
 def s2_config(size: str, vocab_size: int | None = None, seed: int = 0, **overrides: Any) -> S2Config:

@@ -82,7 +82,8 @@ class VisionTower(nn.Module):
 
         Args:
             video: float [B, T, 3, H, W], normalised. T is the table's number of frames, or one time step (an image).
-            drop: bool [B, 1+N], True = leave this token out; the same number in each row, never the class token.
+            drop: bool [B, 1+N], True = leave this token out; the same number in each row, never the class token. Or
+                int64 [B, 1+K], the tokens that stay, in growing order: nothing is read back from the device for it.
 
         Returns:
             [B, 1+K, C] in the order of the patches: class token first, then frame by frame, row by row.
@@ -195,6 +196,8 @@ def _keep(x: Tensor, drop: Tensor | None) -> Tensor:
     """[B, 1+N, C] without the tokens where `drop` [B, 1+N] is True -> [B, 1+K, C]."""
     if drop is None:
         return x
+    if drop.dtype == torch.int64:
+        return x.gather(1, drop[..., None].expand(-1, -1, x.shape[-1]))
     if drop.shape != x.shape[:2] or drop.dtype != torch.bool:
         raise ValueError(f"drop is bool {list(x.shape[:2])}, got {drop.dtype} {list(drop.shape)}")
     kept = (~drop).sum(dim=1)  # [B]

@@ -189,18 +189,6 @@ def sign_flips(sums: np.ndarray) -> float:
     return float(np.clip(round(1 - nearer, 13), 2.0 ** (1 - int(times.sum())), 1))
 
 
-def smallest_paired(num: int, discordant: float) -> float:
-    """Smallest difference, percentage points, that `num` independent queries asked of both would show.
-
-    DETECTABLE * sqrt(discordant / num): the standard error when the two disagree on that share of the queries and the
-    difference itself is small beside it. Families of near-twins need more; `Difference.smallest` is measured on them.
-
-    >>> round(smallest_paired(1000, 0.2), 1)
-    4.0
-    """
-    return 100 * DETECTABLE * float(np.sqrt(discordant / num))
-
-
 def smallest_unpaired(one: Interval) -> float:
     """Smallest difference to another system of the same spread, asked other queries: DETECTABLE * sqrt(2) * its sd."""
     return DETECTABLE * float(np.sqrt(2)) * one.sd

@@ -7,23 +7,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ivcore.config import Phase, StageConfig, TrainConfig
 from ivcore.errors import UserError
 from ivcore.features.reader import Features
+from ivcore.losses.mlm import NO_TARGET
+from ivcore.models.s2 import S2Model
 from ivcore.retrieval.embed import Encoder
 from ivcore.train.batches import Batch
 from ivcore.train.frozen_texts import FrozenTexts
 from ivcore.train.gradient_cache import cached_backward
 from ivcore.train.health import Speed
-from ivcore.train.objective import Inputs, Objective
+from ivcore.train.objective import Inputs, Objective, Words
 from ivcore.train.parallel import Ranks
 from ivcore.train.random_draws import Draws
 from ivcore.train.source import Source
 from ivcore.train.totals import Totals
 from ivcore.video.frames import normalise
+
+LENGTHS = 8  # padded texts are a multiple of so many tokens long
 
 
 class Backward:
@@ -37,13 +42,14 @@ class Backward:
         self.accumulate = stage.accumulate
         if self.chunk and (stage.accumulate > 1 or ranks.sharded):
             raise UserError("grad_cache_chunk goes with accumulate = 1 and without fsdp2; choose one of them")
-        self.objective = Objective(encoder.model, encoder.tokenizer, phase, train.vtc_gradient)
+        packed = encoder.device.type == "cpu"
+        self.objective = Objective(encoder.model, encoder.tokenizer, phase, train.vtc_gradient, packed)
         self.wrapped = self.objective if self.chunk else ranks.wrap(self.objective, encoder.device)
         self.texts: FrozenTexts | None = None  # set where the text tower stands still
         self.speed = Speed()
 
-    def __call__(self, batch: Batch, totals: Totals) -> dict[str, float]:
-        """The losses of the whole batch by name, and `loss`, their weighted sum.
+    def draws(self, batch: Batch, step: int) -> list[Draws]:
+        """What chance decides in each part of this rank's rows.
 
         Raises:
             UserError: if the batch cannot be divided among ranks and parts.
@@ -56,29 +62,42 @@ class Backward:
                 f"phase {self.phase.name}: a batch of {len(batch.rows)} clips cannot be divided by train.ranks "
                 f"{self.ranks.count} times {pieces} parts; choose another batch_size"
             )
-        full = totals.step % self.phase.loss_every == 0
         first, seed, text_len = self.ranks.rank * pieces, self.train.seed, self.encoder.text_len
-        draws = [
-            Draws(seed, self.phase.name, totals.step, text_len, part, parts) for part in range(first, first + pieces)
-        ]
+        return [Draws(seed, self.phase.name, step, text_len, part, parts) for part in range(first, first + pieces)]
+
+    def __call__(self, batch: Batch, totals: Totals, ready: list[Inputs] | None = None) -> tuple[list[str], Tensor]:
+        """Names of the losses and their values over the whole batch, on the device: nothing here waits for it.
+
+        Args:
+            ready: the inputs of the parts, if they were made ahead.
+        """
+        full = self.is_full(totals.step)
+        draws = self.draws(batch, totals.step)
         if self.chunk:
             sums = self._counted(f"{len(batch.rows)} cached/{full}", totals, lambda: self._cached(batch, draws, full))
             self.ranks.average(self.objective.parameters())
         else:
             sums = {}
-            for one in draws:
-                for name, loss in self._plain(batch, one, full, totals, last=one is draws[-1]).items():
-                    sums[name] = sums.get(name, 0.0) + loss.detach() / pieces
+            for number, one in enumerate(draws):
+                one.seed_dropout()
+                inputs = self.inputs(batch, one) if ready is None else ready[number]
+                for name, loss in self._plain(inputs, one, full, totals, last=one is draws[-1]).items():
+                    sums[name] = sums.get(name, 0.0) + loss.detach() / len(draws)
             if self.ranks.sharded:
                 self.ranks.average([self.objective.model.temp])  # FSDP2 has no shards of a number
-        values = self.ranks.mean(torch.stack([v.float() for v in sums.values()])).tolist()
-        figures = {f"loss/{name}": value for name, value in zip(sums, values, strict=True)}
-        return {"loss": sum(getattr(self.phase, n) * figures[f"loss/{n}"] for n in sums), **figures}
+        return list(sums), self.ranks.mean(torch.stack([v.float() for v in sums.values()]))
 
-    def _plain(self, batch: Batch, draws: Draws, full: bool, totals: Totals, last: bool) -> dict[str, Tensor]:
+    def figures(self, names: list[str], values: list[float]) -> dict[str, float]:
+        """The losses by name, and `loss`, their weighted sum."""
+        found = {f"loss/{name}": value for name, value in zip(names, values)}
+        return {"loss": sum(getattr(self.phase, name) * found[f"loss/{name}"] for name in names), **found}
+
+    def is_full(self, step: int) -> bool:
+        """Whether matching and masked words are part of this step."""
+        return step % self.phase.loss_every == 0
+
+    def _plain(self, inputs: Inputs, draws: Draws, full: bool, totals: Totals, last: bool) -> dict[str, Tensor]:
         """The losses of a part; its share of the gradient is added."""
-        draws.seed_dropout()
-        inputs = self.inputs(batch, draws)
 
         def work() -> dict[str, Tensor]:
             with self.encoder.arithmetic():
@@ -99,7 +118,7 @@ class Backward:
             one.seed_dropout()
             inputs = self.inputs(batch, one)
             with self.encoder.arithmetic():
-                vectors, *rest = self.objective.encode(inputs, one)
+                vectors, *rest = self.objective.encode(inputs)
             return vectors, (inputs, *rest)
 
         def fused(one: Draws, vectors: tuple[Tensor, ...], rest: Any) -> dict[str, Tensor]:
@@ -118,7 +137,11 @@ class Backward:
             found = work()
         else:
             # Counted as written: a compiled block that is first met by the counter would stay uncompiled.
-            plainly = torch.compiler.set_stance("force_eager") if self.train.compile else contextlib.nullcontext()
+            plainly = (
+                torch.compiler.set_stance("force_eager")
+                if self.train.compiles(self.encoder.device.type)
+                else contextlib.nullcontext()
+            )
             with plainly, FlopCounterMode(display=False) as counter:
                 found = work()
             totals.cost[kind] = counter.get_total_flops() / 1e9
@@ -126,29 +149,49 @@ class Backward:
         return found
 
     def inputs(self, batch: Batch, draws: Draws) -> Inputs:
-        """The rows of the part that `draws` belongs to."""
+        """The rows of the part that `draws` belongs to, with all that the host has to decide of them."""
         own, begun, to = draws.rows(len(batch.rows) // draws.parts), time.monotonic(), self.encoder.device
         rows, views, captions = batch.rows[own], batch.views[own], batch.captions[own]
-        ids, mask = self.encoder.tokenizer.encode(captions, self.encoder.text_len)
+        tokenizer, model = self.encoder.tokenizer, self.encoder.model
+        ids, mask = tokenizer.encode(captions, self.encoder.text_len)
+        if not self.objective.packed:  # few lengths, so that shapes repeat
+            more = min(-ids.shape[1] % LENGTHS, self.encoder.text_len - ids.shape[1])
+            ids, mask = (F.pad(t, (0, more)) for t in (ids, mask))
+        kept = words = None
         if isinstance(self.source, Features):
-            video = self.source.tokens(rows, views).to(to, getattr(torch, self.train.weights))
+            video = _sent(self.source.tokens(rows, views), to).to(getattr(torch, self.train.weights))
         else:
-            video = normalise(self.source.batch(rows, views).to(to))
+            frames = self.source.batch(rows, views)
+            is_image = frames.shape[1] == 1
+            dropped = self.phase.image_token_drop if is_image else self.phase.token_drop
+            if dropped and isinstance(model, S2Model):
+                num_patches = model.num_patches // (model.vision_encoder.shape.grid[0] if is_image else 1)
+                kept = _sent(draws.kept_tokens(len(rows), num_patches, dropped), to)
+            video = normalise(_sent(frames, to))
+        if self.objective.fuses and self.phase.mlm and self.is_full(draws.step):
+            corrupted, labels = draws.masked_words(ids, mask, tokenizer)
+            places = (labels.flatten() != NO_TARGET).nonzero()[:, 0]
+            words = Words(*(_sent(t, to) for t in (corrupted, places, labels.flatten()[places])))
         times = 2 if self.chunk else 1  # that a clip comes by
         self.speed.waited += time.monotonic() - begun
         self.speed.videos += len(rows) * self.ranks.count / times
-        self.speed.tokens += int(mask.sum()) * self.ranks.count / times
-        text = None if self.texts is None else self.texts(captions).to(to)
-        samples, families = torch.tensor(rows).to(to), batch.families[own].to(to)
-        return Inputs(video, ids.to(to), mask.to(to), samples, families, text)
+        self.speed.tokens += int(mask.numpy().sum()) * self.ranks.count / times
+        text = None if self.texts is None else _sent(self.texts(captions), to)
+        samples, families = _sent(torch.tensor(rows), to), _sent(batch.families[own], to)
+        return Inputs(video, _sent(ids, to), _sent(mask, to), samples, families, text, kept, words)
+
+
+def _sent(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a copy to a GPU goes through pinned memory and is not waited for."""
+    return value.to(device) if device.type == "cpu" else value.pin_memory().to(device, non_blocking=True)
 
 
 @contextlib.contextmanager
-def deterministic() -> Iterator[None]:
+def deterministic(ordered: bool = True) -> Iterator[None]:
     """Inside, sums are made in one order: with several threads a gathered tensor's gradient is else added up in any."""
     memory: Any = torch.utils.deterministic
     before, fill = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)  # where CUDA has no such form it says so and goes on
+    torch.use_deterministic_algorithms(ordered, warn_only=True)  # where CUDA has no such form it says so and goes on
     memory.fill_uninitialized_memory = False
     try:
         yield

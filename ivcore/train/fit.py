@@ -61,7 +61,7 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     frozen = sorted(set(dict(model.named_parameters())) - set(trained))
     before = digest(model, frozen)
     kept = copy.deepcopy(model) if ranks.sharded or job.train.weights != "float32" else model  # whole, and float32
-    _fit_memory(model, job.train)
+    _fit_memory(model, job.train, device)
     torch.nn.Module.to(model, device).train()
     source = open_source(job)
     batches = setup.batches(job, captions, encoder, source)
@@ -88,7 +88,7 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     return result
 
 
-def _fit_memory(model: VideoTextModel, train: TrainConfig) -> None:
+def _fit_memory(model: VideoTextModel, train: TrainConfig, device: torch.device) -> None:
     """Blocks that compute twice instead of remembering, and compiled ones; neither is a part of the model's config."""
     vision: Any = model.vision_encoder
     vision.shape = dataclasses.replace(vision.shape, checkpoint_blocks=train.checkpoint_vision)
@@ -98,7 +98,7 @@ def _fit_memory(model: VideoTextModel, train: TrainConfig) -> None:
         own.gradient_checkpointing_enable({"use_reentrant": False})
     elif train.checkpoint_text and hasattr(text.shape, "checkpoint_layers"):
         text.shape = dataclasses.replace(text.shape, checkpoint_layers=True)
-    for block in vision.blocks if train.compile else []:
+    for block in vision.blocks if train.compiles(device.type) else []:
         block.compile()
 
 

@@ -18,12 +18,12 @@ MEMORY = 0.98  # of the running mean, a step
 SETTLED = 30  # steps before a spike can be told
 
 
-def is_spike(totals: Totals, loss: float) -> bool:
-    """The loss stands far above those before; it enters their running mean and deviation."""
+def is_spike(totals: Totals, loss: float, step: int) -> bool:
+    """The loss of a step stands far above those before; it enters their running mean and deviation."""
     deviation = math.sqrt(totals.loss_variance)
-    spike = totals.step >= SETTLED and loss > totals.loss_mean + SPIKE * max(deviation, 1e-3)
-    away = 0.0 if totals.step == 0 else loss - totals.loss_mean
-    totals.loss_mean = loss if totals.step == 0 else totals.loss_mean + (1 - MEMORY) * away
+    spike = step >= SETTLED and loss > totals.loss_mean + SPIKE * max(deviation, 1e-3)
+    away = 0.0 if step == 0 else loss - totals.loss_mean
+    totals.loss_mean = loss if step == 0 else totals.loss_mean + (1 - MEMORY) * away
     totals.loss_variance = MEMORY * (totals.loss_variance + (1 - MEMORY) * away * away)
     return spike
 

@@ -10,8 +10,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,8 +25,10 @@ from ivcore.store.log import Log
 from ivcore.train import health
 from ivcore.train.backward import Backward, deterministic
 from ivcore.train.batches import Batch
+from ivcore.train.objective import Inputs
 from ivcore.train.optimizer import adamw, set_lr
 from ivcore.train.parallel import ALONE, Ranks, whole
+from ivcore.train.prefetch import prefetch
 from ivcore.train.source import Source
 from ivcore.train.state import States, model_and_optimiser, restore
 from ivcore.train.stop import until_sigterm
@@ -35,6 +37,35 @@ from ivcore.train.totals import Totals
 LOG_EVERY = 10  # steps between figures
 Validate = Callable[[Encoder], float]  # R@1 on the validation split
 log_line = logging.getLogger("iv.train")
+
+
+@dataclass(frozen=True)
+class Step:
+    """An update and what it figured: losses, gradient norm, temperature; on their way from the device, or here."""
+
+    number: int  # from 0
+    batch: Batch
+    names: list[str]
+    lr: float
+    figures: Tensor  # float32, on the CPU
+    there: torch.cuda.Event | None = None
+
+    @classmethod
+    def of(cls, number: int, batch: Batch, names: list[str], lr: float, figures: Tensor) -> "Step":
+        """With the figures begun to be copied from their device, which nobody waits for now."""
+        if not figures.is_cuda:
+            return cls(number, batch, names, lr, figures)
+        here = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True).copy_(figures, non_blocking=True)
+        there = torch.cuda.Event()
+        there.record()
+        return cls(number, batch, names, lr, here, there)
+
+    def values(self) -> list[float]:
+        """The figures; waits for them."""
+        if self.there is not None:
+            self.there.synchronize()
+        found: list[float] = self.figures.tolist()
+        return found
 
 
 class Loop:
@@ -49,11 +80,15 @@ class Loop:
         phase: Phase,
         ranks: Ranks = ALONE,
         validate: Validate | None = None,
+        on_device: bool | None = None,
     ) -> None:
+        """`on_device`: figures are read a step late and batches made ahead, so that no step waits; None: on a GPU."""
         self.encoder, self.model, self.source = encoder, encoder.model, source
         self.train, self.stage, self.phase, self.ranks, self.validate = train, stage, phase, ranks, validate
         self.backward = Backward(encoder, source, train, stage, phase, ranks)
-        self.optimiser = adamw(self.model, stage, phase)
+        self.on_device = encoder.device.type != "cpu" if on_device is None else on_device
+        self.optimiser = adamw(self.model, stage, phase, fused=self.on_device)
+        self.pending: Step | None = None
         self.named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.best: dict[str, Tensor] = {}  # the trained parameters at the best validation, where they are to be kept
         self.totals = Totals()
@@ -71,14 +106,24 @@ class Loop:
         resumed = self._resume(states)
         totals = self.totals
         left, hidden = itertools.islice(batches, resumed, None), self.ranks.rank > 0 or None
-        bar = tqdm(left, f"fit {self.phase.name}", last, unit="step", initial=resumed, disable=hidden)
+        bar = tqdm(None, f"fit {self.phase.name}", last, unit="step", initial=resumed, disable=hidden)
         self.model.clamp_temp()
         saved, self.backward.speed = (resumed, time.monotonic()), health.Speed()
-        with contextlib.closing(states), deterministic(), torch.random.fork_rng(devices=[]), until_sigterm() as stop:
-            for batch in bar:
-                start, cpu = time.monotonic(), time.process_time()
-                self._step(batch, states, place)
+        source = self._ready(left, resumed)
+        ordered = self.encoder.device.type == "cpu" or self.train.deterministic
+        with (
+            contextlib.closing(states),
+            contextlib.closing(source),
+            deterministic(ordered),
+            torch.random.fork_rng(devices=[]),
+            until_sigterm() as stop,
+        ):
+            start, cpu = time.monotonic(), time.process_time()
+            for batch, ready in source:
+                self._step(batch, ready, states, place)
+                bar.update()
                 if totals.step % LOG_EVERY == 0 or totals.step == last:
+                    self._settle(place)
                     self._report(log)
                     bar.set_postfix_str(f"loss {totals.figures['loss']:.3f}")
                 done = self._has_settled(log) or totals.step >= last
@@ -88,6 +133,7 @@ class Loop:
                 device = self.encoder.device
                 asked, due = self.ranks.any(stop.is_set(), self._save_is_due(*saved, states), device=device)
                 if asked or (due and not done):
+                    self._settle(place)
                     self._save(states)
                     saved = totals.step, time.monotonic()
                 if asked:
@@ -95,46 +141,93 @@ class Loop:
                     log_line.warning("phase %s: stopped after step %d, which is kept", self.phase.name, totals.step)
                 if asked or done:
                     break
+                start, cpu = time.monotonic(), time.process_time()
+        self._settle(place)
         if self.best:
             restore(self.named, self.optimiser, {f"model/{name}": value for name, value in self.best.items()})
         return resumed
 
-    def _step(self, batch: Batch, states: States, place: Path) -> None:
+    def _ready(self, batches: Iterable[Batch], first: int) -> Generator[tuple[Batch, list[Inputs] | None]]:
+        """The batches, with their inputs where these are made ahead."""
+        if not self.on_device or self.backward.chunk:  # gradient caching makes its inputs twice, in parts
+            yield from ((batch, None) for batch in batches)
+            return
+
+        def make(numbered: tuple[int, Batch]) -> list[Inputs]:
+            number, batch = numbered
+            return [self.backward.inputs(batch, draws) for draws in self.backward.draws(batch, number)]
+
+        with contextlib.closing(prefetch(enumerate(batches, first), make)) as found:
+            for (_, batch), ready in found:
+                yield batch, ready
+
+    def _step(self, batch: Batch, ready: list[Inputs] | None, states: States, place: Path) -> None:
+        """One update. What it figured is read now, or on a GPU a step later, when it is long there.
+
+        There the update itself is made only if the figures are finite: the optimiser looks at a flag on the device.
+        """
         totals = self.totals
         lr = set_lr(self.optimiser, self.stage, self.phase, totals.step)
-        figures = self.backward(batch, totals)
-        figures["grad_norm"] = self.ranks.clip(self.named.values(), self.stage.grad_clip)
+        names, losses = self.backward(batch, totals, ready)
+        norm = self.ranks.clip(self.named.values(), self.stage.grad_clip)
+        figures = torch.cat([losses, norm.to(losses).reshape(1)])
         states.wait_copied()
-        if all(map(math.isfinite, figures.values())):
-            totals.spikes += health.is_spike(totals, figures["loss"])
-            self.optimiser.step()
-            self.model.clamp_temp()
-            totals.figures.update(figures, lr=lr, temp=float(self.model.temp.detach()))
+        if self.on_device:
+            self.optimiser.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined]
+            self._update()
+            figures = torch.cat([figures, self.model.temp.detach().to(figures).reshape(1)])
+            step = Step.of(totals.step, batch, names, lr, figures)
+            self._settle(place)  # the one before
+            self.pending = step
         else:
-            self._skip_or_stop(batch, figures, place)
+            values = figures.tolist()
+            if all(map(math.isfinite, values)):
+                self._update()
+            self._account(
+                Step(totals.step, batch, names, lr, torch.tensor([*values, float(self.model.temp.detach())])), place
+            )
         self.optimiser.zero_grad(set_to_none=True)
         totals.samples += len(batch.rows)
         totals.step += 1
 
-    def _skip_or_stop(self, batch: Batch, figures: dict[str, float], place: Path) -> None:
+    def _update(self) -> None:
+        self.optimiser.step()
+        self.model.clamp_temp()
+
+    def _settle(self, place: Path) -> None:
+        """Account for the step whose figures were not read yet."""
+        step, self.pending = self.pending, None
+        if step is not None:
+            self._account(step, place)
+
+    def _account(self, step: "Step", place: Path) -> None:
+        *losses, norm, temp = step.values()
+        figures = {**self.backward.figures(step.names, losses), "grad_norm": norm}
+        if all(map(math.isfinite, figures.values())):
+            self.totals.spikes += health.is_spike(self.totals, figures["loss"], step.number)
+            self.totals.figures.update(figures, lr=step.lr, temp=temp)
+        else:
+            self._skip_or_stop(step, figures, place)
+
+    def _skip_or_stop(self, step: "Step", figures: dict[str, float], place: Path) -> None:
         """Leave a step whose figures are not finite out and count it, or stop.
 
         Raises:
             WorkError: naming the step, its losses and the file to replay it from.
         """
         totals, train = self.totals, self.train
-        step, totals.skips = totals.step + 1, totals.skips + 1
+        number, totals.skips = step.number + 1, totals.skips + 1
         names = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
         if train.on_nan == "skip" and totals.skips <= train.max_skips:
             totals.figures = totals.figures or {"loss": math.inf}
-            log_line.warning("phase %s: step %d left out, it is not finite (%s)", self.phase.name, step, names)
+            log_line.warning("phase %s: step %d left out, it is not finite (%s)", self.phase.name, number, names)
             return
-        file = place / f"bad-step-{step}.json"
+        file = place / f"bad-step-{number}.json"
         if self.ranks.rank == 0:
-            health.write_bad_batch(file, step, batch, self.source.clip_ids, figures)
+            health.write_bad_batch(file, number, step.batch, self.source.clip_ids, figures)
         many = f" and {totals.skips - 1} before it were skipped" if train.on_nan == "skip" else ""
         raise WorkError(
-            f"phase {self.phase.name}, step {step}: loss or gradients are not finite ({names}){many}; "
+            f"phase {self.phase.name}, step {number}: loss or gradients are not finite ({names}){many}; "
             f"its batch is in {file}; lower the lr, or set train.on_nan=skip"
         )
 

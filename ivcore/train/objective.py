@@ -30,18 +30,38 @@ class Inputs:
     samples: Tensor  # int64 [B]; equal = the same clip
     families: Tensor  # int64 [B]
     text: Tensor | None = None  # [B, H] of a frozen text tower (clip), before its last matrix
+    kept: Tensor | None = None  # int64 [B, 1+K], the tokens of the video that are read; None: all
+    words: "Words | None" = None  # of MLM, in the steps that have it
+
+
+@dataclass(frozen=True)
+class Words:
+    """The masked words: corrupted ids [B, L]; where the asked ones stand, int64 [W] of B * L; their ids [W]."""
+
+    ids: Tensor
+    places: Tensor
+    targets: Tensor
 
 
 class Objective(nn.Module):
     """Model and losses of a phase; what is wrapped when several processes train together."""
 
-    def __init__(self, model: VideoTextModel, tokenizer: Tokenizer, phase: Phase, gradient: Gradient = "full") -> None:
+    def __init__(
+        self,
+        model: VideoTextModel,
+        tokenizer: Tokenizer,
+        phase: Phase,
+        gradient: Gradient = "full",
+        packed: bool = True,
+    ) -> None:
+        """`packed`: texts without padding, for a CPU. On a GPU laying rows out anew costs more than padding does."""
         super().__init__()
         self.model, self.tokenizer, self.phase, self.gradient = model, tokenizer, phase, gradient
+        self.packed = packed
 
     def forward(self, batch: Inputs, draws: Draws, full: bool) -> dict[str, Tensor]:
         """The losses by name, unweighted; matching and masked words only when `full`."""
-        vectors, tokens, states = self.encode(batch, draws)
+        vectors, tokens, states = self.encode(batch)
         losses = self.contrast(*vectors, batch.samples, batch.families) if self.phase.vtc else {}
         if full and self.fuses:
             losses.update(self.fused(batch, draws, vectors, tokens, states))
@@ -52,27 +72,16 @@ class Objective(nn.Module):
         """There are losses that read text and video together."""
         return isinstance(self.model, S2Model) and bool(self.phase.vtm or self.phase.mlm)
 
-    def encode(self, batch: Inputs, draws: Draws) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor | None]:
+    def encode(self, batch: Inputs) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor | None]:
         """((video [B, E], text [B, E]), tokens [B, 1+N, C], text states [B, L, H] of s2)."""
         model: Any = self.model
-        tokens = batch.video if batch.video.ndim == 3 else self._tokens(batch.video, draws)
+        args = () if batch.kept is None else (batch.kept,)
+        tokens = batch.video if batch.video.ndim == 3 else model.encode_tokens(batch.video, *args)
         if isinstance(model, S2Model):
-            states = model.encode_text(batch.ids, batch.mask, unpadded=True)
+            states = model.encode_text(batch.ids, batch.mask, unpadded=self.packed)
             return (model.project_video(model.pool(tokens)), model.project_text(states)), tokens, states
         text = model.encode_text(batch.ids) if batch.text is None else model.project_text(batch.text)
         return (model.pool(tokens), text), tokens, None
-
-    def _tokens(self, video: Tensor, draws: Draws) -> Tensor:
-        """The trunk's tokens [B, 1+N, C], some of s2's dropped where the phase says so."""
-        model: Any = self.model
-        is_image = video.shape[1] == 1
-        dropped = self.phase.image_token_drop if is_image else self.phase.token_drop
-        args = []
-        if dropped and isinstance(model, S2Model):
-            num_patches = model.num_patches // (model.vision_encoder.shape.grid[0] if is_image else 1)
-            args = [draws.token_drop(len(video), num_patches, dropped).to(video.device)]
-        tokens: Tensor = model.encode_tokens(video, *args)
-        return tokens
 
     def contrast(self, video: Tensor, text: Tensor, samples: Tensor, families: Tensor) -> dict[str, Tensor]:
         """VTC over the rows of every process; the binding swaps are left out of it where the phase says so."""
@@ -90,14 +99,18 @@ class Objective(nn.Module):
         kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
         if self.phase.vtm:
             video, text = (v.detach() for v in vectors)
-            negatives = draws.negatives(video, text, model.temp.detach(), batch.samples, self.phase)
-            losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, *negatives)
-        if self.phase.mlm:
-            corrupted, labels = draws.masked_words(batch.ids, batch.mask, self.tokenizer)
-            chosen = labels != -100
-            fused = model.fuse_at(model.encode_text(corrupted, batch.mask, unpadded=True), batch.mask, kv, chosen)
-            loss = mlm_loss(model.mlm_logits(fused)[None], labels[chosen][None])
-            losses["mlm"] = loss * share(chosen.sum())
+            one, other = draws.negatives(video, text, model.temp.detach(), batch.samples, self.phase)
+            losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, one, other, unpadded=self.packed)
+        if self.phase.mlm and batch.words is not None:
+            words = batch.words
+            states = model.encode_text(words.ids, batch.mask, unpadded=self.packed)
+            if self.packed:
+                asked = torch.zeros_like(batch.mask, dtype=torch.bool).flatten().index_fill(0, words.places, True)
+                fused = model.fuse_at(states, batch.mask, kv, asked.unflatten(0, batch.mask.shape))
+            else:
+                fused = model.fuse(states, batch.mask, kv).flatten(0, 1).index_select(0, words.places)  # [W, H]
+            loss = mlm_loss(model.mlm_logits(fused)[None], words.targets[None])
+            losses["mlm"] = loss * share(torch.tensor(len(words.targets), device=loss.device))
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

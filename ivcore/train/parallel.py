@@ -75,17 +75,18 @@ class Ranks:
             if parameter.grad is not None:
                 parameter.grad.copy_(self.mean(parameter.grad))
 
-    def clip(self, parameters: Iterable[Tensor], limit: float) -> float:
+    def clip(self, parameters: Iterable[Tensor], limit: float) -> Tensor:
         """Norm of all gradients, and these scaled down to `limit` (0: not)."""
         kept, most = [p for p in parameters if p.grad is not None], limit or math.inf
         if not self.sharded:
-            return float(nn.utils.clip_grad_norm_(kept, most))
+            norm: Tensor = nn.utils.clip_grad_norm_(kept, most)
+            return norm
         shards = [p for p in kept if isinstance(p, DTensor)], [p for p in kept if not isinstance(p, DTensor)]
         norms = [nn.utils.get_total_norm([p.grad for p in part if p.grad is not None]) for part in shards if part]
-        total = torch.stack([whole(norm) for norm in norms]).norm()
+        total: Tensor = torch.stack([whole(norm) for norm in norms]).norm()
         for part in shards:
             nn.utils.clip_grads_with_norm_(part, most, total)
-        return float(total)
+        return total
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the ranks, on every rank; NaN of one is NaN of all."""

@@ -33,18 +33,19 @@ class Draws:
     part: int = 0
     parts: int = 1
 
-    def generator(self, what: str) -> torch.Generator:
-        """A CPU generator of its own for each thing that is drawn."""
-        return torch.Generator().manual_seed(self._seed(what))
+    def generator(self, what: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """A generator of its own for each thing that is drawn."""
+        return torch.Generator(device).manual_seed(self._seed(what))
 
     def seed_dropout(self) -> None:
         """Seed torch's global generators, which dropout and stochastic depth draw from."""
         torch.manual_seed(self._seed(f"noise/{self.part}"))
 
-    def token_drop(self, num_videos: int, num_patches: int, ratio: float) -> Tensor:
-        """bool [B, 1+N], True = dropped."""
+    def kept_tokens(self, num_videos: int, num_patches: int, ratio: float) -> Tensor:
+        """int64 [B, 1+K], the tokens that are not dropped, in growing order; on the CPU."""
         scores = drop_scores(self.parts * num_videos, num_patches, self.generator("tokens"))
-        return drop_mask(scores[self.rows(num_videos)], ratio)
+        dropped = drop_mask(scores[self.rows(num_videos)], ratio)
+        return dropped.byte().argsort(dim=1, stable=True)[:, : 1 + num_patches - int(ratio * num_patches)]
 
     def masked_words(self, ids: Tensor, mask: Tensor, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
         """(corrupted ids, labels), int64 [B, L] each; the padding of a batch plays no part in them."""
@@ -60,14 +61,15 @@ class Draws:
     def negatives(self, video: Tensor, text: Tensor, temp: Tensor, samples: Tensor, phase: Phase) -> list[Tensor]:
         """(video for each text, text for each video), int64 [B] each: hard ones, some replaced by even draws.
 
-        From nothing, matching learns nothing if all it meets are swaps.
+        From nothing, matching learns nothing if all it meets are swaps. Drawn on the device of the vectors, so that no
+        step waits for the host: a GPU draws others than a CPU, the same ones each time.
         """
-        draw = self.generator(f"negatives/{self.part}")
+        draw = self.generator(f"negatives/{self.part}", video.device)
         hard = vtm_negatives(video, text, temp, samples, draw)
         if not phase.even_negatives:
             return list(hard)
         even = vtm_negatives(video, text, 1e6, samples, draw)
-        easy = (torch.rand(len(samples), generator=draw) < phase.even_negatives).to(samples.device)
+        easy = torch.rand(len(samples), generator=draw, device=draw.device) < phase.even_negatives
         return [torch.where(easy, e, h) for e, h in zip(even, hard, strict=True)]
 
     def rows(self, count: int) -> slice:

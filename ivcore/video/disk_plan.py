@@ -2,17 +2,15 @@
 
 import logging
 import shutil
-import tomllib
 from pathlib import Path
-from typing import Any
 
 from ivcore.config import FramesConfig
+from ivcore.config.values import size_values
 from ivcore.errors import WorkError
 from ivcore.store.artifacts import Artifact
 
 GB = 1e9
 SPARE = 0.5  # GB that stay free beside what is planned
-SIZES = Path(__file__).parents[1] / "models" / "sizes"
 BYTES = {"float16": 2, "float32": 4}
 said = logging.getLogger("iv.plan")
 
@@ -33,8 +31,7 @@ def features_gb(num_clips: int, num_frames: int, size_px: int, size: str, dtype:
     A clip has one token a patch and the class token, each of the tower's width, and a pooled vector; as many times as
     it has views, which is too much by those that only training clips have.
     """
-    # The file alone: who plans a decode does without torch.
-    tower: dict[str, Any] = tomllib.loads((SIZES / f"{size}.toml").read_text())["vision"]
+    tower = size_values(size)["vision"]  # the file alone: who plans a decode does without torch
     side = size_px // tower["patch_size"]
     tokens = 1 + num_frames // tower.get("tubelet_size", 1) * side**2
     each: int = tokens * tower["width"] * BYTES[dtype] + tower["pool_width"] * 4

@@ -16,6 +16,18 @@ from ivcore.steps import Step
 from ivcore.store.artifacts import Artifact, Store
 
 FILE = Path(__file__).with_suffix(".json")
+# The step versions that the file was made with.
+RECORDED = {
+    "videos": 2,
+    "manifest": 5,
+    "frame_shard": 3,
+    "frames": 3,
+    "features": 3,
+    "s2": 9,
+    "clip": 7,
+    "scores": 4,
+    "report": 20,
+}
 # Beside the named runs: what a key depends on only where it is set.
 MORE: dict[str, dict[str, Any]] = {
     "demo, settings": {

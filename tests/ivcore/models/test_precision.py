@@ -82,7 +82,9 @@ def test_similarities_and_losses_are_float32_whatever_comes_in(device: str) -> N
         with scope:
             sim = similarity(half_video, half_text, 0.07)
             loss = vtc_loss(half_video, half_text, torch.tensor(0.07, device=device), ids)
-            match, logits = vtm_loss(Matcher(), half_text[:, None], torch.ones(6, 1), [], ids.roll(1), ids.roll(1))
+            match, logits = vtm_loss(
+                Matcher(), half_text[:, None], torch.ones(6, 1, device=device), [], ids.roll(1), ids.roll(1)
+            )
             words = mlm_loss(half_video[None], ids[None])
         assert {t.dtype for t in (sim, loss, match, logits, words)} == {torch.float32}
         expected = similarity(half_video.float(), half_text.float(), 0.07)

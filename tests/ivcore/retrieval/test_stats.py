@@ -206,17 +206,6 @@ def test_one_query(correct):
     assert found.ci() == pytest.approx([2.5, 100.0] if correct else [0.0, 97.5])
 
 
-def test_smallest_difference_is_found_four_times_in_five():
-    rng = np.random.default_rng(7)
-    wanted, discordant, num = stats.smallest_paired(1000, 0.2) / 100, 0.2, 1000
-    seen = 0
-    for _ in range(400):
-        only_a, only_b, _ = rng.multinomial(num, [(discordant + wanted) / 2, (discordant - wanted) / 2, 1 - discordant])
-        d, se = (only_a - only_b) / num, np.sqrt(only_a + only_b - (only_a - only_b) ** 2 / num) / num
-        seen += d - 1.96 * se > 0
-    assert 0.75 <= seen / 400 <= 0.86
-
-
 def test_seeds_are_few():
     assert stats.over_seeds([5.0]) is None
     rng = np.random.default_rng(8)

@@ -27,16 +27,15 @@ def run(name, place, ranks=None, steps=STEPS, until=None, stage=None, **train):
     """Losses, parameters and frozen digest of a case; no dropout, whose draws a rank has of its own."""
     kind, fields = CASES[name]
     loop = made_up.loop(kind, made_up.phase(kind, steps=steps, **fields), stage, ranks, dropout=0.0, **train)
-    losses, backward = [], loop.backward
+    losses, figures = [], loop.backward.figures
 
-    def watched(batch, totals):
-        if totals.step == until:
+    def watched(names, values):
+        if loop.totals.step == until:
             raise KeyboardInterrupt
-        found = backward(batch, totals)
-        losses.append(found)
-        return found
+        losses.append(figures(names, values))
+        return losses[-1]
 
-    loop.backward = watched
+    loop.backward.figures = watched
     try:
         resumed = loop.run(made_up.batches(steps), lambda figures, step: None, Path(place))
     except KeyboardInterrupt:

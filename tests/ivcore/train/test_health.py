@@ -24,7 +24,7 @@ def poisoned(kind, bad_step, monkeypatch, **train):
     def poison(batch, draws):
         found = inputs(batch, draws)
         rows.append(batch.rows)
-        if loop.totals.step + 1 == bad_step:
+        if draws.step + 1 == bad_step:
             found.video.fill_(float("nan"))
         return found
 
@@ -61,5 +61,6 @@ def test_a_jump_of_the_loss_is_a_spike_and_a_slow_rise_is_none():
     totals, spikes = Totals(), []
     for step in range(100):
         totals.step = step
-        spikes.append(health.is_spike(totals, 2.0 + 0.02 * (step % 3) + 0.001 * step + (5.0 if step == 70 else 0.0)))
+        loss = 2.0 + 0.02 * (step % 3) + 0.001 * step + (5.0 if step == 70 else 0.0)
+        spikes.append(health.is_spike(totals, loss, step))
     assert spikes[70] and sum(spikes) == 1

@@ -63,7 +63,7 @@ def test_lora_trains_beside_frozen_matrices_and_ends_inside_them(chain):
 
 
 def test_a_frozen_weight_that_moves_is_an_error(chain, monkeypatch):
-    def moving(model, stage, phase):
+    def moving(model, stage, phase, **how):
         optimiser = adamw(model, stage, phase)
         frozen = next(p for n, p in model.named_parameters() if n.endswith("patch_embed.proj.bias"))
         optimiser.register_step_post_hook(lambda *_: frozen.data.add_(torch.finfo(torch.float32).eps))

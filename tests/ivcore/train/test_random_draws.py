@@ -13,12 +13,12 @@ def draws(part=0, parts=1, step=4):
 def test_masks_are_those_of_the_whole_batch_however_it_is_divided():
     tokenizer = made_up.parts("s2")[1]
     ids, mask = tokenizer.encode(made_up.captions()[:8], 12)
-    whole, words = draws().token_drop(8, 64, 0.5), draws().masked_words(ids, mask, tokenizer)
+    whole, words = draws().kept_tokens(8, 64, 0.5), draws().masked_words(ids, mask, tokenizer)
     halves = [draws(i, 2) for i in range(2)]
-    assert torch.equal(whole, torch.cat([d.token_drop(4, 64, 0.5) for d in halves]))
+    assert torch.equal(whole, torch.cat([d.kept_tokens(4, 64, 0.5) for d in halves]))
     for i, d in enumerate(halves):
         own = slice(4 * i, 4 * i + 4)
         length = int(mask[own].sum(1).max())  # padded to the part's longest
         corrupted, labels = d.masked_words(ids[own, :length], mask[own, :length], tokenizer)
         assert torch.equal(corrupted, words[0][own, :length]) and torch.equal(labels, words[1][own, :length])
-    assert not torch.equal(whole, draws(step=5).token_drop(8, 64, 0.5))
+    assert not torch.equal(whole, draws(step=5).kept_tokens(8, 64, 0.5))
