@@ -59,7 +59,15 @@ def _torch() -> dict[str, Any]:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     amx = "with" if "amx_bf16" in flags else "without"
     cpu = f"cpu {amx} AMX, {torch.get_num_threads()} threads"
-    return _check("device", True, f"{torch.cuda.get_device_name(0)}; {cpu}" if cuda else f"{cpu}, no CUDA", "")
+    if not cuda:
+        return _check("device", True, f"{cpu}, no CUDA", "")
+    from ivcore.models import device
+
+    card = torch.cuda.get_device_properties(0)
+    capability = torch.cuda.get_device_capability(0)
+    takes = f"attention: {device.kernels(capability)}; {device.lacks(capability) or 'bfloat16'}"
+    name = f"{torch.cuda.device_count()} x {card.name}, {card.total_memory / 1e9:.0f} GB"
+    return _check("device", True, f"{name}; {takes}; {cpu}", "")
 
 
 def _decoders() -> list[dict[str, Any]]:

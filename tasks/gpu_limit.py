@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ivcore.config import TrainConfig
+from ivcore.models import device as devices
 
 LIMIT = "iv-gpu"
 log = logging.getLogger("iv")
@@ -43,9 +44,8 @@ def make_limit() -> None:
 def _asked(train: TrainConfig) -> bool:
     if train.take_turns != "cuda":
         return train.take_turns == "always"
-    from ivcore.checkpoints import checkpoint
 
-    return bool(checkpoint.device(train.device).type == "cuda")
+    return bool(devices.choose(train.device).type == "cuda")
 
 
 def _there() -> bool:

@@ -12,13 +12,6 @@ from ivcore.models.base import VideoTextModel
 from ivcore.text.tokenizer import FILE, Tokenizer
 
 
-def device(name: str) -> torch.device:
-    """The torch device of a config: auto takes CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def load(folder: Path) -> tuple[VideoTextModel, Tokenizer]:
     """Model (float32, on the CPU, in eval mode) and tokenizer; loading is strict.
 

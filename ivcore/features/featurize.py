@@ -18,6 +18,7 @@ from ivcore.checkpoints import checkpoint
 from ivcore.config import FeaturesConfig, TrainConfig
 from ivcore.datasets.captions import Captions
 from ivcore.features.reuse import EarlierFeatures
+from ivcore.models import device as devices
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Draft, Store
 from ivcore.store.log import Log
@@ -28,6 +29,7 @@ ROW_GROUP_BYTES = 1 << 20  # what a reader of one clip has to read at least; a c
 
 
 @torch.no_grad()
+@devices.memory("a smaller features.batch_size")
 def write_features(
     draft: Draft,
     store: Store,
@@ -45,7 +47,7 @@ def write_features(
     same `recipe` hold already is copied from there.
     """
     torch.set_num_threads(train.threads)
-    device = checkpoint.device(train.device)
+    device = devices.choose(train.device)
     model: Any = checkpoint.load(encoder.path)[0]
     model.to(device)
     source = Frames(store, frames, Views.of(features, train.seed))

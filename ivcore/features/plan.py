@@ -103,9 +103,10 @@ def matmul_speed(train: TrainConfig) -> float:
     """Operations a second of a square product in the arithmetic of training; a trunk reaches somewhat less."""
     import torch
 
-    from ivcore.checkpoints.checkpoint import device
+    from ivcore.models import device
 
-    on, edge = device(train.device), 1024
+    on = device.choose(train.device)
+    edge = 1024 if on.type == "cpu" else 8192  # a small product tells how fast a GPU is launched, not how fast it is
     x = torch.ones(edge, edge, device=on, dtype=getattr(torch, train.dtype))
     best = math.inf
     for _ in range(4):  # the first wakes the library

@@ -23,6 +23,7 @@ from ivcore.datasets.captions import Captions
 from ivcore.errors import UserError
 from ivcore.features.reader import Features
 from ivcore.models import S2Model
+from ivcore.models import device as devices
 from ivcore.models.base import VideoTextModel
 from ivcore.retrieval import machine
 from ivcore.retrieval.answers import answers
@@ -40,6 +41,7 @@ DIRECTIONS = ("t2v", "v2t")
 
 
 @torch.no_grad()
+@devices.memory("train.dtype = bfloat16, or fewer frames,")
 def write_scores(
     draft: Draft,
     store: Store,
@@ -56,7 +58,7 @@ def write_scores(
         UserError: when the split has no captions to score.
     """
     torch.set_num_threads(train.threads)
-    device = checkpoints.device(train.device)
+    device = devices.choose(train.device)
     model, tokenizer = checkpoints.load(checkpoint.path)
     text_len = _text_len(checkpoint, manifest, model)
     source, captions = Features(features), Captions(manifest)

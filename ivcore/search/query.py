@@ -10,6 +10,7 @@ from torch import Tensor
 from ivcore.checkpoints import checkpoint as checkpoints
 from ivcore.errors import UserError
 from ivcore.features.reader import Features
+from ivcore.models import device as devices
 from ivcore.retrieval.embed import Encoder
 from ivcore.retrieval.serving import Matcher
 from ivcore.store import schemas
@@ -32,7 +33,7 @@ def search(
     """
     model, _, head = variant.partition("/")
     made = _newest(store, model)
-    where = checkpoints.device(device)
+    where = devices.choose(device)
     net, tokenizer = checkpoints.load(made["checkpoint"].path)
     text_len = made["checkpoint"].record()["facts"]["text_len"]
     encoder = Encoder(net.on(where), tokenizer, text_len, where, torch.float32)

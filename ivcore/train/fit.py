@@ -12,6 +12,7 @@ from ivcore.config import TrainConfig
 from ivcore.datasets.captions import Captions
 from ivcore.errors import WorkError
 from ivcore.models import ClipModel, lora
+from ivcore.models import device as devices
 from ivcore.models.base import VideoTextModel
 from ivcore.models.freeze import apply_policy, digest, verify
 from ivcore.retrieval.embed import Encoder
@@ -49,6 +50,7 @@ def fit(draft: Draft, job: Job, log: Log) -> None:
     draft.superseded.append(job.place)
 
 
+@devices.memory("a smaller batch_size of the stage, grad_cache_chunk or train.checkpoint_vision")
 def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     """Train the phase as one of `ranks`; rank 0 writes model, tokenizer and curves into `out`."""
     phase = job.phase

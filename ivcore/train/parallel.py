@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ivcore.checkpoints import checkpoint
+from ivcore.models import device as devices
 from ivcore.models.layers import Block
 from ivcore.train.objective import Objective
 
@@ -31,7 +31,7 @@ class Ranks:
     @classmethod
     def join(cls, how: str, device: str) -> "Ranks":
         """Join the group that torchrun describes in the environment."""
-        backend = "nccl" if checkpoint.device(device).type == "cuda" else "gloo"
+        backend = "nccl" if devices.choose(device).type == "cuda" else "gloo"
         if backend == "nccl":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group(backend)
@@ -39,7 +39,7 @@ class Ranks:
 
     def device(self, name: str) -> torch.device:
         """The device of this rank: its own where there is one a rank."""
-        found = checkpoint.device(name)
+        found = devices.choose(name)
         return torch.device("cuda", torch.cuda.current_device()) if found.type == "cuda" and self.count > 1 else found
 
     @property
