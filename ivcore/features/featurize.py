@@ -3,8 +3,11 @@
 A clip whose frames went through the same tower before is copied: of a data set that grew only new clips are encoded.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ivcore.checkpoints import checkpoint
 from ivcore.config import FeaturesConfig, TrainConfig
 from ivcore.datasets.captions import Captions
+from ivcore.features.prefetch import prefetch
 from ivcore.features.reuse import EarlierFeatures
 from ivcore.models import device as devices
 from ivcore.store import schemas
@@ -26,6 +31,9 @@ from ivcore.video.frames import Frames, normalise
 from ivcore.video.views import Views
 
 ROW_GROUP_BYTES = 1 << 20  # what a reader of one clip has to read at least; a clip of S14 is larger and stands alone
+
+WAITING = 2  # batches that wait for the thread that writes
+Job = tuple[list[int], int]  # rows, and which view of them
 
 
 @torch.no_grad()
@@ -59,56 +67,139 @@ def write_features(
         rows = [row for row in rows if source.clip_ids[row] in wanted]
     trained = set(captions.clips("train")) if captions else set()
     earlier = EarlierFeatures(store, recipe, frames)
-    made = 0
+    jobs = []  # (rows, view), in the order they are written
+    for start in range(0, len(rows), features.batch_size):
+        part = rows[start : start + features.batch_size]
+        jobs.append((part, 0))
+        part = [row for row in part if source.clip_ids[row] in trained]
+        jobs += [(part, view) for view in range(1, source.num_views) if part]
 
-    def encode(part: Sequence[int], view: int) -> tuple[np.ndarray, np.ndarray]:
-        """([B, 1+N, C] in the type that is stored, [B, P])."""
-        video = normalise(source.batch(part, [view] * len(part)).to(device))
-        with torch.autocast(device.type, getattr(torch, train.dtype), enabled=train.dtype != "float32"):
-            tokens = model.encode_tokens(video)  # [B, 1+N, C]
-            pooled = model.vision_encoder.pool(tokens)  # [B, P]
-        return tokens.float().cpu().numpy().astype(features.dtype), pooled.float().cpu().numpy()
-
-    def take(part: Sequence[int], view: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same, from where it is kept or from the trunk."""
-        nonlocal made
+    def read(job: Job) -> _Read:
+        """What is kept of the clips already, and the frames of the others."""
+        part, view = job
         names = [source.clip_ids[row] for row in part]
         old = [n for n, name in enumerate(names) if earlier.has(name, view)]
         new = sorted(set(range(len(part))).difference(old))
-        made += len(new) if view == 0 else 0
-        got = [earlier.get([names[n] for n in old], view, features.dtype)] if old else []
-        got += [encode([part[n] for n in new], view)] if new else []
-        order = np.argsort(old + new)
-        tokens, pooled = (np.concatenate(arrays)[order] for arrays in zip(*got))
-        return tokens, pooled
+        kept = earlier.get([names[n] for n in old], view, features.dtype) if old else None
+        fresh = source.batch([part[n] for n in new], [view] * len(new)) if new else None
+        return _Read(
+            kept, fresh if fresh is None or device.type == "cpu" else fresh.pin_memory(), np.argsort(old + new)
+        )
 
-    with contextlib.ExitStack() as files:
-        plain = others = None
-        for start in tqdm(range(0, len(rows), features.batch_size), desc="featurize", unit="batch", disable=None):
-            part = rows[start : start + features.batch_size]
-            tokens, pooled = take(part, 0)
-            if plain is None:
-                _, num_tokens, width = tokens.shape
-                dtype = pa.from_numpy_dtype(tokens.dtype)
-                draft.facts.update(num_tokens=num_tokens, width=width, pooled=pooled.shape[1])
-                kind = schemas.features(num_tokens, width, pooled.shape[1], dtype)
-                plain = files.enter_context(_writer(draft.path / "features.parquet", kind))
-                if source.num_views > 1:
-                    draft.facts["views"] = source.num_views
-                    kind_of_others = schemas.views(num_tokens, width, dtype)
-                    others = files.enter_context(_writer(draft.path / "views.parquet", kind_of_others))
-            clip_ids = pa.array([source.clip_ids[r] for r in part])
-            _write(plain, kind, tokens, {"clip_id": clip_ids, "pooled": lists(pooled)})
-            part = [row for row in part if source.clip_ids[row] in trained]
-            if others is not None and part:
-                clip_ids = pa.array([source.clip_ids[r] for r in part])
-                for view in range(1, source.num_views):
-                    views = pa.array([view] * len(part))
-                    _write(others, kind_of_others, take(part, view)[0], {"clip_id": clip_ids, "view": views})
-            done = min(start + features.batch_size, len(rows))
-            log({"clips": done}, done)
+    def encode(frames: Tensor) -> _Encoded:
+        """Tokens [B, 1+N, C] in the type that is stored and pooled vectors [B, P], on their way from the device."""
+        video = normalise(frames.to(device, non_blocking=True))
+        with torch.autocast(device.type, getattr(torch, train.dtype), enabled=train.dtype != "float32"):
+            tokens = model.encode_tokens(video)  # [B, 1+N, C]
+            pooled = model.vision_encoder.pool(tokens)  # [B, P]
+        return _Encoded.of(tokens.to(getattr(torch, features.dtype)), pooled.float())
+
+    threads = overlaps(device)
+    work = prefetch(jobs, read) if threads else ((job, read(job)) for job in jobs)
+    out, made, done = _Output(draft, source, threads), 0, 0
+    with contextlib.closing(work), out:
+        for (part, view), found in tqdm(work, "featurize", len(jobs), unit="batch", disable=None):
+            fresh = None if found.frames is None else encode(found.frames)
+            out.write(part, view, found, fresh)
+            if view == 0:
+                done += len(part)
+                made += 0 if found.frames is None else len(found.frames)
+                log({"clips": done}, done)
     draft.measured["clips_made"] = made
     draft.count(ok=len(rows))
+
+
+def overlaps(device: torch.device) -> bool:
+    """On a GPU one thread reads and one writes, so that the card waits for neither; a CPU has no cores for them."""
+    return device.type != "cpu"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A batch as it is read: kept (tokens, pooled) of some clips, frames of the others, and the order of all."""
+
+    kept: tuple[np.ndarray, np.ndarray] | None
+    frames: Tensor | None
+    order: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Tokens and pooled vectors in memory of the host, once `there` has happened."""
+
+    tokens: Tensor
+    pooled: Tensor
+    there: torch.cuda.Event | None = None
+
+    @classmethod
+    def of(cls, tokens: Tensor, pooled: Tensor) -> "_Encoded":
+        """Their copy from the device is begun, and nobody waits for it."""
+        if not tokens.is_cuda:
+            return cls(tokens, pooled)
+        tokens, pooled = (
+            torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in (tokens, pooled)
+        )
+        there = torch.cuda.Event()
+        there.record()
+        return cls(tokens, pooled, there)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both as arrays; waits for them."""
+        if self.there is not None:
+            self.there.synchronize()
+        return self.tokens.numpy(), self.pooled.numpy()
+
+
+class _Output:
+    """features.parquet and views.parquet, opened when the first batch says how large a clip is."""
+
+    def __init__(self, draft: Draft, source: Frames, threads: bool) -> None:
+        self.draft, self.source = draft, source
+        self.files: dict[bool, tuple[pq.ParquetWriter, schemas.Table]] = {}  # by whether it is that of the plain views
+        self.thread = concurrent.futures.ThreadPoolExecutor(1, "iv-features") if threads else None
+        self.waiting: collections.deque[concurrent.futures.Future[None]] = collections.deque()
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            while self.waiting and error[0] is None:
+                self.waiting.popleft().result()
+        finally:
+            if self.thread is not None:
+                self.thread.shutdown(cancel_futures=True)
+            for writer, _ in self.files.values():
+                writer.close()
+
+    def write(self, part: Sequence[int], view: int, read: _Read, fresh: _Encoded | None) -> None:
+        """Add a batch, here or in the thread; what failed there is raised a few batches later."""
+        if self.thread is None:
+            return self._write(part, view, read, fresh)
+        if len(self.waiting) == WAITING:
+            self.waiting.popleft().result()
+        self.waiting.append(self.thread.submit(self._write, part, view, read, fresh))
+
+    def _write(self, part: Sequence[int], view: int, read: _Read, fresh: _Encoded | None) -> None:
+        got = ([read.kept] if read.kept else []) + ([fresh.arrays()] if fresh else [])
+        tokens, pooled = (np.concatenate(arrays)[read.order] for arrays in zip(*got))
+        if not self.files:
+            self._open(tokens, pooled)
+        writer, kind = self.files[view == 0]
+        columns = {"clip_id": pa.array([self.source.clip_ids[row] for row in part])}
+        columns |= {"view": pa.array([view] * len(part))} if view else {"pooled": lists(pooled)}
+        _write(writer, kind, tokens, columns)
+
+    def _open(self, tokens: np.ndarray, pooled: np.ndarray) -> None:
+        _, num_tokens, width = tokens.shape
+        dtype = pa.from_numpy_dtype(tokens.dtype)
+        self.draft.facts.update(num_tokens=num_tokens, width=width, pooled=pooled.shape[1])
+        kind = schemas.features(num_tokens, width, pooled.shape[1], dtype)
+        self.files[True] = _writer(self.draft.path / "features.parquet", kind), kind
+        if self.source.num_views > 1:
+            self.draft.facts["views"] = self.source.num_views
+            others = schemas.views(num_tokens, width, dtype)
+            self.files[False] = _writer(self.draft.path / "views.parquet", others), others
 
 
 def _writer(path: Path, kind: schemas.Table) -> pq.ParquetWriter:

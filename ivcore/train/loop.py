@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ivcore.config import Phase, StageConfig, TrainConfig
 from ivcore.errors import WorkError
+from ivcore.features.prefetch import prefetch
 from ivcore.retrieval.embed import Encoder
 from ivcore.store.log import Log
 from ivcore.train import health
@@ -28,7 +29,6 @@ from ivcore.train.batches import Batch
 from ivcore.train.objective import Inputs
 from ivcore.train.optimizer import adamw, set_lr
 from ivcore.train.parallel import ALONE, Ranks, whole
-from ivcore.train.prefetch import prefetch
 from ivcore.train.source import Source
 from ivcore.train.state import States, model_and_optimiser, restore
 from ivcore.train.stop import until_sigterm

@@ -1,13 +1,18 @@
 """What is frozen is computed once: a clip phase that reads stored tokens never runs the trunk."""
 
+import threading
+
 import pytest
 import torch
 
 from ivcore import steps
 from ivcore.checkpoints import checkpoint
 from ivcore.datasets.captions import Captions
+from ivcore.features import featurize
+from ivcore.features.featurize import write_features
 from ivcore.features.reader import Features
 from ivcore.models.vision import VisionTower
+from ivcore.store.artifacts import Draft
 from tasks.data import _kept
 from tasks.step import Where
 from tasks.training import _source
@@ -74,3 +79,30 @@ def test_a_plan_to_recompute_stores_the_scored_split_and_trains_on_frames(chain,
     assert kept("auto", 0.5)  # small: no question, and the demo's is smaller
     monkeypatch.setattr("tasks.data.plan.disk_speed", lambda home: (1e8, 1e3))  # slower than any trunk
     assert not kept("auto", 52.0)
+
+
+def written(chain, folder, features):
+    """The bytes that featurize writes of the chain's frames, by file."""
+    folder.mkdir()
+    draft, c = Draft(folder), chain.config
+    write_features(draft, chain.store, features, c.train, chain.frames, chain.first, lambda *_: None, {"none": 1})
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_threads_that_read_and_write_give_the_same_bytes(chain, tmp_path, monkeypatch):
+    features = chain.config.features.model_copy(update={"batch_size": 10, "views": 2})
+    plain = written(chain, tmp_path / "plain", features)
+    monkeypatch.setattr(featurize, "overlaps", lambda device: True)
+    assert set(plain) == {"features.parquet", "views.parquet"}
+    assert written(chain, tmp_path / "threads", features) == plain
+
+
+def test_what_fails_in_the_writing_thread_stops_the_step(chain, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(featurize, "overlaps", lambda device: True)
+    monkeypatch.setattr(featurize, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        written(chain, tmp_path / "out", chain.config.features)
+    assert not [t for t in threading.enumerate() if t.name.startswith("iv-")]

@@ -10,9 +10,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ivcore.errors import WorkError
+from ivcore.features.prefetch import prefetch
 from ivcore.train.loop import Loop
 from ivcore.train.optimizer import adamw
-from ivcore.train.prefetch import prefetch
 from ivcore.train.state import States, model_and_optimiser
 from tests.ivcore.train import made_up
 
