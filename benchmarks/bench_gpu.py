@@ -5,6 +5,7 @@ Without CUDA this is a rehearsal: the same code at size tiny, printed, and nothi
 gpu_vision_*       forward of the tower, bf16; plain: scores written out, unfused norms
 gpu_rerank_*       both directions; plain: a call a query, keys and values for each candidate, texts padded to 40
 gpu_query_*        one served query, k candidates of 10,000 videos whose tokens lie on the card; plain: as upstream
+gpu_featurize_*    the step from shards to file; the other side is the bare forward
 gpu_step_*         a training step of the real loop; the other side is the sum of its kernels
 gpu_chain_demo     ingest to score of the demo, without servers; the other side is two CPU cores
 """
@@ -26,11 +27,14 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import gpu_models
 from benchmarks.bench_models import _flop, _write_out
 from ivcore import steps
+from ivcore.checkpoints.checkpoint import save
 from ivcore.config import load, variants
+from ivcore.features.featurize import write_features
 from ivcore.models import S2Model
 from ivcore.retrieval.rerank import rerank, unite
 from ivcore.retrieval.serving import Matcher
-from ivcore.store.artifacts import Store
+from ivcore.store.artifacts import Draft, Store
+from ivcore.text.tokenizer import Tokenizer
 
 CARD = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CARD else "cpu")
@@ -38,6 +42,7 @@ PADDED = 40
 CHAIN_TWO_CORES_S = 246.0  # the same steps on two cores of an AMD EPYC, see reference figures in docs/gpu.md
 VISION = [("1B", 4, 32), ("B14", 8, 64), ("S14", 8, 64), ("L14", 8, 32)] if CARD else [("tiny", 8, 4)]
 RERANK = [("S14", 200, 64), ("1B", 200, 32), ("1B", 1000, 128)] if CARD else [("tiny", 40, 8)]
+FEATURES = [("B14", 8, 504), ("1B", 4, 504)] if CARD else [("tiny", 8, 12)]
 QUERY = [("1B", 10_000, 32)] if CARD else [("tiny", 100, 8)]
 SMALL = [
     "data.synthetic.train_clips=48",
@@ -56,7 +61,8 @@ STEPS = (
 def run() -> list[dict]:
     peak = matmul_peak()
     rows = []
-    for part, cases in ((vision, VISION), (rerank_both, RERANK), (query, QUERY), (train_step, STEPS), (chain, [()])):
+    tables = (vision, VISION), (rerank_both, RERANK), (query, QUERY), (features, FEATURES), (train_step, STEPS)
+    for part, cases in (*tables, (chain, [()])):
         for row in (part(*case) for case in cases):
             row["card"] = torch.cuda.get_device_name() if CARD else "none: a rehearsal"
             if "tflop" in row:
@@ -132,7 +138,11 @@ def vision(size: str, frames: int, batch: int) -> dict:
     model = gpu_models.filled("s2", size, DEVICE, num_frames=frames).eval().to(torch.bfloat16)
     tower, shape = model.vision_encoder, model.vision_encoder.shape
     video = torch.randn(batch, frames, 3, shape.image_size, shape.image_size, device=DEVICE, dtype=torch.bfloat16)
+    for block in tower.blocks if CARD else []:  # as featurize runs it
+        block.compile(dynamic=False)
     ours, out = timed(lambda: tower(video), warm=2), tower(video).float()
+    for block in tower.blocks:
+        block._compiled_call_impl = None
     _write_out(model)
     plain, expected = timed(lambda: tower(video), 3), tower(video).float()
     apart = float((out - expected).abs().max() / expected.abs().max())
@@ -243,6 +253,40 @@ def train_step(kind: str, size: str, batch: int) -> dict:
         tflop=loop.gflop_a_step / 1e3, clips_s=round(batch / statistics.median(took), 1),
         kernels=launched // num, busy_share=round(busy / whole, 3),
         memory_gb=round(torch.cuda.max_memory_allocated() / 1e9, 1) if CARD else None,
+    )  # fmt: skip
+
+
+def features(size: str, num_frames: int, clips: int) -> dict:
+    """featurize of made-up videos, from the shards to the written file, against the bare forward of as many batches."""
+    px, batch = (224, 32) if CARD else (32, 8)
+    sets = [f"frames.size_px={px}", f"frames.num_frames={num_frames}", f"features.batch_size={batch}"]
+    sets += [f"data.synthetic.train_clips={clips}", "data.synthetic.val_clips=4", "data.synthetic.test_clips=4"]
+    ((_, _, c),) = variants(load("demo", [*sets, f"train.dtype={'bfloat16' if CARD else 'float32'}"]))
+    tokenizer = Tokenizer.train(["a red disc moves to the left"] * 3, 40, "bert")
+    with tempfile.TemporaryDirectory() as home:
+        store = Store(Path(home))
+        frames = steps.run(steps.decode(store, c.data, c.frames, steps.run(steps.ingest(store, c.data), store)), store)
+        model = gpu_models.filled("s2", size, DEVICE, tokenizer.vocab_size, num_frames=num_frames).eval()
+        with store.write("s2", "made-up", 0, {}, {}) as draft:
+            save(model.cpu(), tokenizer, draft.path)
+        tower = model.on(DEVICE).bfloat16().vision_encoder
+        for block in tower.blocks if CARD else []:
+            block.compile(dynamic=False)
+        video = torch.randn(batch, num_frames, 3, px, px, device=DEVICE, dtype=torch.bfloat16)
+        with torch.inference_mode():
+            bare = [statistics.median(timed(lambda: tower(video))) * frames.rows / batch]
+        number = iter(range(9))
+
+        def ours() -> None:
+            folder = Path(home) / f"out-{next(number)}"
+            folder.mkdir()
+            given = (c.features, c.train, frames, draft.artifact, lambda *_: None, {"none": 1})
+            write_features(Draft(folder), store, *given)
+
+        took = timed(ours, 2, 1)
+    return told(
+        f"gpu_featurize_{size}_f{num_frames}", took, bare,
+        equal=True, how_equal="the other side is the forward alone, of as many batches", clips=frames.rows,
     )  # fmt: skip
 
 

@@ -60,6 +60,9 @@ def write_features(
     model.to(device)
     source = Frames(store, frames, Views.of(features, train.seed))
     model.vision_encoder.take_frames(source.shape[0])
+    compiled = train.compiles(device.type)
+    for block in model.vision_encoder.blocks if compiled else []:
+        block.compile(dynamic=False)
     rows = [row for row, num in enumerate(source.num_frames) if num == source.shape[0]]  # of videos, not of images
     captions = Captions(store.get(frames.record()["inputs"]["manifest"])) if split or source.num_views > 1 else None
     if split and captions:
@@ -88,11 +91,14 @@ def write_features(
 
     def encode(frames: Tensor) -> _Encoded:
         """Tokens [B, 1+N, C] in the type that is stored and pooled vectors [B, P], on their way from the device."""
+        num = len(frames)
+        if compiled and num < features.batch_size:  # another size would be compiled anew
+            frames = torch.cat([frames, frames[:1].expand(features.batch_size - num, -1, -1, -1, -1)])
         video = normalise(frames.to(device, non_blocking=True))
         with torch.autocast(device.type, getattr(torch, train.dtype), enabled=train.dtype != "float32"):
             tokens = model.encode_tokens(video)  # [B, 1+N, C]
             pooled = model.vision_encoder.pool(tokens)  # [B, P]
-        return _Encoded.of(tokens.to(getattr(torch, features.dtype)), pooled.float())
+        return _Encoded.of(tokens[:num].to(getattr(torch, features.dtype)), pooled[:num].float())
 
     threads = overlaps(device)
     work = prefetch(jobs, read) if threads else ((job, read(job)) for job in jobs)
