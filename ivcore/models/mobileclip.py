@@ -97,11 +97,17 @@ class MobileClipTower(nn.Module):
         self.final_layer_norm = LayerNormFp32(shape.hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, ids: Tensor, padding: Tensor | None = None) -> Tensor:
-        """int [B, L], padding bool [B, L] or None -> [B, E], not normalised: read at the highest id of each row."""
-        return self.project(self.read(ids, padding))
+        """int [B, L], padding bool [B, L] or None -> [B, E], not normalised: read at the highest id of each row.
 
-    def read(self, ids: Tensor, padding: Tensor | None = None) -> Tensor:
-        """int [B, L], padding as in `forward` -> [B, H], before the projection."""
+        As upstream's code: ids of another length than the table's get it stretched. The models call `read`.
+        """
+        return self.project(self._at_end(ids, padding))
+
+    def read(self, ids: Tensor) -> Tensor:
+        """int [B, L] -> [B, H], before the projection; padded to the table's length, so that a text has one vector."""
+        return self._at_end(F.pad(ids, (0, max(0, self.shape.max_position_embeddings - ids.shape[-1]))), None)
+
+    def _at_end(self, ids: Tensor, padding: Tensor | None) -> Tensor:
         states = self.states(ids, padding)  # [B, L, H]
         end = ids.argmax(dim=-1)  # [B]
         return states[torch.arange(len(ids), device=ids.device), end]

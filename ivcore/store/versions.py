@@ -8,6 +8,6 @@ VERSIONS = {
     "features": 3,
     "s2": 9,
     "clip": 7,
-    "scores": 4,
+    "scores": 5,
     "report": 21,
 }
