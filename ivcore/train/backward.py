@@ -17,7 +17,7 @@ from ivcore.features.reader import Features
 from ivcore.losses.mlm import NO_TARGET
 from ivcore.models.s2 import S2Model
 from ivcore.retrieval.embed import Encoder
-from ivcore.train.batches import Batch
+from ivcore.train.batches import Batch, sample_ids
 from ivcore.train.frozen_texts import FrozenTexts
 from ivcore.train.gradient_cache import cached_backward
 from ivcore.train.health import Speed
@@ -112,7 +112,8 @@ class Backward:
         """The same with the contrast of all parts together, in the memory of one."""
         size, to = len(batch.rows) // draws[0].parts, self.encoder.device
         own = slice(draws[0].rows(size).start, draws[-1].rows(size).stop)
-        samples, families = torch.tensor(batch.rows[own]).to(to), batch.families[own].to(to)
+        samples = torch.tensor(sample_ids(batch.rows, batch.captions)[own]).to(to)
+        families = batch.families[own].to(to)
 
         def encode(one: Draws) -> tuple[tuple[Tensor, ...], Any]:
             one.seed_dropout()
@@ -177,8 +178,10 @@ class Backward:
         self.speed.videos += len(rows) * self.ranks.count / times
         self.speed.tokens += int(mask.numpy().sum()) * self.ranks.count / times
         text = None if self.texts is None else _sent(self.texts(captions), to)
-        samples, families = _sent(torch.tensor(rows), to), _sent(batch.families[own], to)
-        return Inputs(video, _sent(ids, to), _sent(mask, to), samples, families, text, kept, words)
+        same = sample_ids(batch.rows, batch.captions)[own]
+        samples, families = _sent(torch.tensor(same), to), _sent(batch.families[own], to)
+        matches = len(set(same)) > 1
+        return Inputs(video, _sent(ids, to), _sent(mask, to), samples, families, text, kept, words, matches)
 
 
 def _sent(value: Tensor, device: torch.device) -> Tensor:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ivcore.config import Phase
 from ivcore.datasets.captions import Captions
@@ -20,6 +22,21 @@ GROUP = 8  # clips of a neighbour group: an anchor and 7 that the model confuses
 ANY = "any"  # in place of a language: drawn clip by clip
 
 Kind = tuple[str, str, str]  # media, language, text class
+
+
+def sample_ids(rows: Sequence[int], captions: Sequence[str]) -> list[int]:
+    """Equal for what shows or says the same: one clip, or clips with one caption; those are no negatives of each other.
+
+    >>> sample_ids([4, 7, 9, 4], ["a dog", "a cat", "a dog", "it runs"])
+    [0, 1, 0, 0]
+    """
+    clip, text = (np.unique(x, return_inverse=True)[1] for x in (rows, captions))
+    size = len(rows)
+    graph = coo_array(
+        (np.ones(size), (clip, size + text)), shape=(2 * size, 2 * size)
+    )
+    found: list[int] = connected_components(graph, directed=False)[1][clip].tolist()
+    return found
 
 
 @dataclass(frozen=True)

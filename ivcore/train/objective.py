@@ -27,11 +27,12 @@ class Inputs:
     video: Tensor  # float [B, T, 3, H, W], or tokens [B, 1+N, C] of a frozen trunk
     ids: Tensor  # int64 [B, L]
     mask: Tensor  # int64 [B, L]
-    samples: Tensor  # int64 [B]; equal = the same clip
+    samples: Tensor  # int64 [B]; equal = the same clip, or the same caption
     families: Tensor  # int64 [B]
     text: Tensor | None = None  # [B, H] of a frozen text tower (clip), before its last matrix
     kept: Tensor | None = None  # int64 [B, 1+K], the tokens of the video that are read; None: all
     words: "Words | None" = None  # of MLM, in the steps that have it
+    matches: bool = True  # there are two different samples, so that a pair can be wrong
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class Objective(nn.Module):
         model: Any = self.model
         losses: dict[str, Tensor] = {}
         kv = model.video_kv(tokens)  # once for the 3B pairs and the masked words
-        if self.phase.vtm:
+        if self.phase.vtm and not batch.matches:  # no row has a negative: nothing to learn here
+            losses["vtm"] = 0.0 * vectors[0].float().sum()
+        elif self.phase.vtm:
             video, text = (v.detach() for v in vectors)
             one, other = draws.negatives(video, text, model.temp.detach(), batch.samples, self.phase)
             losses["vtm"], _ = vtm_loss(model, states, batch.mask, kv, one, other, unpadded=self.packed)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ivcore.config import Phase
-from ivcore.train.batches import Batches
+from ivcore.train.batches import Batch, Batches, sample_ids
 from ivcore.train.neighbours import nearest
+from tests.ivcore.train import made_up
 
 
 class MadeUpCaptions:
@@ -163,3 +164,38 @@ def test_languages_of_batches_by_weight():
     assert 0.76 < share < 0.84
     with pytest.raises(ValueError, match="2 languages"):
         Phase(name="p", steps=1, languages=("en", "es"), language_weights=(1,))
+
+
+def test_clips_that_show_or_say_the_same_are_one_sample():
+    def groups(rows, captions):
+        found = sample_ids(rows, captions)
+        return sorted(sorted(n for n, id in enumerate(found) if id == one) for one in set(found))
+
+    assert groups([1, 2, 3], ["a", "b", "c"]) == [[0], [1], [2]]
+    assert groups([1, 2, 3, 4], ["a", "b", "a", "b"]) == [[0, 2], [1, 3]]
+    assert groups([5, 3, 5, 7], ["x", "x", "y", "z"]) == [[0, 1, 2], [3]]  # the clip 5 says y, too, and 3 what 5 says
+    assert groups([1, 1, 2], ["a", "b", "c"]) == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("kind", ["s2", "clip"])
+def test_equal_captions_are_no_negatives_of_each_other(kind):
+    """Two clips of one caption: neither loss may push one away from the other's words."""
+    loop = made_up.loop(kind, made_up.phase(kind, even_negatives=0.0) if kind == "s2" else made_up.phase(kind))
+    batch = next(made_up.batches(1))
+    said = Batch(batch.rows, [*batch.captions[:8], *batch.captions[:8]], batch.families, batch.kind)
+    inputs = loop.backward.inputs(said, made_up.draws())
+    assert torch.equal(inputs.samples[:8], inputs.samples[8:]) and len(set(inputs.samples.tolist())) <= 8
+    if kind == "s2":
+        (video, text), *_ = loop.backward.objective.encode(inputs)
+        for step in range(50):
+            drawn = made_up.draws(step=step).negatives(video, text, torch.tensor(0.07), inputs.samples, loop.phase)
+            assert all((inputs.samples != inputs.samples[negative]).all() for negative in drawn)
+
+
+def test_a_batch_of_one_sample_teaches_matching_nothing():
+    loop = made_up.loop("s2", made_up.phase("s2", vtc=0.0, mlm=0.0), dropout=0.0)
+    batch = next(made_up.batches(1))
+    same = Batch(batch.rows, [batch.captions[0]] * 16, batch.families, batch.kind)
+    names, losses = loop.backward(same, loop.totals)
+    assert names == ["vtm"] and losses.tolist() == [0.0]
+    assert all(not p.grad.any() for p in loop.named.values() if p.grad is not None)
