@@ -26,8 +26,11 @@ def search_command(
     """The clips of a finished workspace that fit SENTENCE best, by the models trained there."""
     from pathlib import Path
 
-    from flows.cli_advise import report_of
     from ivcore.errors import UserError
+
+    if not any(letter.isalnum() for letter in sentence):
+        raise UserError(f"SENTENCE {sentence!r} has no word; say what to look for, e.g. 'someone cuts an onion'")
+    from flows.cli_advise import report_of
     from ivcore.search.query import VARIANTS, advised, search
     from ivcore.store.artifacts import Store
     from tasks.runtime import default_home

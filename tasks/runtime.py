@@ -44,6 +44,9 @@ def default_home() -> Path:
     return Path(os.environ.get("IV_HOME") or "workspace")
 
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
 def prepare(home: Path | str | None = None) -> Path:
     """Make the workspace's folders, point Prefect and MLflow into it, and return it as an absolute path."""
     global _ours
@@ -60,6 +63,9 @@ def prepare(home: Path | str | None = None) -> Path:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MPLCONFIGDIR", str(home / "cache" / "matplotlib"))
+    for name in ("NO_PROXY", "no_proxy"):  # what lies on this machine is never asked for through a proxy
+        there = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*there, *LOOPBACK]))
     if "prefect" not in sys.modules:  # in a worker Prefect is there already, with the worker's own home
         os.environ["PREFECT_HOME"] = str(home / "prefect")
     # One workspace, one database: where its servers run, everything goes through them.

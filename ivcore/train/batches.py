@@ -32,9 +32,7 @@ def sample_ids(rows: Sequence[int], captions: Sequence[str]) -> list[int]:
     """
     clip, text = (np.unique(x, return_inverse=True)[1] for x in (rows, captions))
     size = len(rows)
-    graph = coo_array(
-        (np.ones(size), (clip, size + text)), shape=(2 * size, 2 * size)
-    )
+    graph = coo_array((np.ones(size), (clip, size + text)), shape=(2 * size, 2 * size))
     found: list[int] = connected_components(graph, directed=False)[1][clip].tolist()
     return found
 

@@ -34,6 +34,8 @@ def test_every_command_has_help_with_an_example_and_json():
         (["run", "demo", "--set", "train.clip.lrr=1"], "train.clip.lrr = 1: no such field"),
         (["decode", "demo", "--set", "frames.num_frames=0"], "frames.num_frames = 0"),
         (["run", "demo", "--seeds", "a"], "--seeds 'a' is no list"),
+        (["search", ""], "SENTENCE '' has no word"),
+        (["search", " ?! "], "has no word"),
         (["run", "mine", "--set", "data.root=/nowhere"], "data.root = '/nowhere' is no folder"),
         (
             ["run", "mine", "--set", "data.root=/", "--set", "data.annotations=/no.csv"],

@@ -21,6 +21,7 @@ CARD = Card(
     licence="that of your videos",
     citation="none",
 )
+BESIDE = "captions.csv"  # read where data.annotations is not set
 LONG_WORDS = 32  # a caption of more words is long
 WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")  # Chinese has no spaces: each character counts as one
 
@@ -32,9 +33,9 @@ def recipe(store: Store, data: DataConfig) -> dict[str, Any]:
     folder = files.root_folder(data)
     given = _given(data, folder)
     shares = {} if all(row["split"] for row in given) else {"shares": list(data.shares)}
-    file = sha256_file(Path(data.annotations)) if data.annotations else None
+    file = _annotation_file(data, folder)
     videos = files.digests(store, folder, (row["path"] for row in given))
-    return {"dataset": "folder", "annotations_sha256": file, **videos, **shares}
+    return {"dataset": "folder", "annotations_sha256": sha256_file(file) if file else None, **videos, **shares}
 
 
 def root(store: Store, data: DataConfig) -> Path:
@@ -56,7 +57,8 @@ def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
         clip |= {"clip_id": clip_id, "family": given["family"] or clip_id}
         clip["split"] = given["split"] or _split(root / given["path"], data.shares)
         if clips.setdefault(clip_id, clip) != clip:
-            raise UserError(f"clip {clip_id!r} stands twice in {data.annotations} with other path, times or split")
+            file = _annotation_file(data, root)
+            raise UserError(f"clip {clip_id!r} stands twice in {file} with other path, times or split")
         for text in given["captions"]:
             text_class = "long" if len(WORD.findall(text)) > LONG_WORDS else "short"
             ids = {"caption_id": f"{clip_id}#{len(captions):07d}", "clip_id": clip_id}
@@ -66,10 +68,11 @@ def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
 
 def _given(data: DataConfig, folder: Path) -> list[Row]:
     """Rows of the annotation, or one for every video of the folder; each path is inside the folder."""
-    if data.annotations is not None:
-        out = annotations.read(Path(data.annotations))
+    file = _annotation_file(data, folder)
+    if file is not None:
+        out = annotations.read(file)
         for n, row in enumerate(out, 1):
-            row["path"] = files.inside(folder, row["path"], f"{data.annotations} row {n}")
+            row["path"] = files.inside(folder, row["path"], f"{file} row {n}")
         return out
     found = sorted(
         Path(parent, name).relative_to(folder)
@@ -83,11 +86,27 @@ def _given(data: DataConfig, folder: Path) -> list[Row]:
     return [{**empty, "path": files.inside(folder, str(path), str(folder))} for path in found]
 
 
+def _annotation_file(data: DataConfig, folder: Path) -> Path | None:
+    """data.annotations, else the captions.csv that lies in the folder, if one does."""
+    if data.annotations is not None:
+        return Path(data.annotations)
+    return folder / BESIDE if (folder / BESIDE).is_file() else None
+
+
 def _clip_id(row: Row) -> str:
     if row["start_s"] is None and row["end_s"] is None:
         return str(row["path"])
-    end = "" if row["end_s"] is None else f"{row['end_s']:g}"
-    return f"{row['path']}@{row['start_s'] or 0:g}-{end}"
+    return f"{row['path']}@{_seconds(row['start_s'] or 0.0)}-{'' if row['end_s'] is None else _seconds(row['end_s'])}"
+
+
+def _seconds(value: float) -> str:
+    """As short as it can be without becoming another time.
+
+    >>> _seconds(2.0), _seconds(12345.678)
+    ('2', '12345.678')
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def _split(path: Path, shares: tuple[float, float, float]) -> str:

@@ -151,3 +151,22 @@ def test_root_and_annotations_must_be_there(videos: Path, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no video"):
         folder.recipe(Store(tmp_path), DataConfig(dataset="folder", root=str(tmp_path / "empty")))
+
+
+def test_captions_that_lie_in_the_folder_are_found(videos: Path, tmp_path: Path) -> None:
+    text = "path,caption\na.mp4,a grey square\nsub/b.mp4,a lighter one\n"
+    (videos / "captions.csv").write_text(text)
+    found = folder.rows(DataConfig(dataset="folder", root=str(videos)), videos)
+    given = folder.rows(annotated(videos, text, "elsewhere.csv"), videos)
+    assert found == given and [c["caption"] for c in found[1]] == ["a grey square", "a lighter one"]
+    store = Store(tmp_path / "store")
+    plain = folder.recipe(store, DataConfig(dataset="folder", root=str(videos)))
+    assert plain == folder.recipe(store, annotated(videos, text, "elsewhere.csv"))
+
+
+def test_windows_late_in_a_long_video_have_ids_of_their_own(videos: Path) -> None:
+    times = [(12345.25, 12346.25), (12345.4, 12346.4), (1000001.0, 1000002.0), (1000002.0, 1000003.0), (2.0, 4.5)]
+    lines = [f"a.mp4,window {n},{a},{b}" for n, (a, b) in enumerate(times)]
+    clips, _ = folder.rows(annotated(videos, "path,caption,start_s,end_s\n" + "\n".join(lines)), videos)
+    assert [(c["start_s"], c["end_s"]) for c in clips] == times
+    assert clips[-1]["clip_id"] == "a.mp4@2-4.5"  # those of ordinary windows stay as they were
