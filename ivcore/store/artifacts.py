@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import threading
@@ -30,6 +31,7 @@ from ivcore.store.durable import aside, put_folder
 from ivcore.store.object_store import RECORD
 
 RECORD_SCHEMA = 1
+NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a kind, and of a key
 AT_ONCE = 256  # records read from the object store before the first is looked at
 log = logging.getLogger("iv.remote")
 _fetching = threading.Lock()
@@ -111,7 +113,9 @@ class Store:
         self.context = dict(context or {})
 
     def path(self, kind: str, key: str) -> Path:
-        """Where the artifact is or would be."""
+        """Where the artifact is or would be; WorkError for a name that could lead out of the workspace."""
+        if not (NAME.fullmatch(kind) and NAME.fullmatch(key)):
+            raise WorkError(f"{f'{kind}/{key}'!r} is no artifact; one is named KIND/KEY, in letters, digits, - and _")
         return self.home / "artifacts" / kind / key
 
     @property
@@ -179,6 +183,8 @@ class Store:
         if text is None:
             return None
         record = _parsed(text, f"{self.remote.name}/artifacts/{id}")
+        if (record["kind"], record["key"]) != (kind, key):
+            raise WorkError(f"{self.remote.name}/artifacts/{id} holds the record of {record['kind']}/{record['key']}")
         with _fetching:
             if not (final / RECORD).is_file():  # another thread may have been quicker
                 with _beside(final) as folder:

@@ -228,3 +228,25 @@ def test_the_probe_writes_and_leaves_nothing(shared):
     there, base = opened(shared)
     left = there.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
     assert [info.path for info in left if info.type == fs.FileType.File] == []
+
+
+@pytest.mark.parametrize("id", ["frame_shard/../../..", "s2/..", "../s2/k", "s2/a/b", "s2/", "", "s2/a\\b", "s2/.k"])
+def test_an_id_that_leads_elsewhere_is_no_artifact(id, shared, tmp_path):
+    make(tmp_path / "ws")
+    with pytest.raises(WorkError, match="is no artifact; one is named KIND/KEY"):
+        Store(tmp_path / "ws").get(id)
+
+
+def test_a_record_that_belongs_to_another_artifact_is_not_taken(shared, tmp_path):
+    make(tmp_path / "one", kind="clip")
+    files_there, base = opened(f"{shared}/artifacts/clip/k")
+    s2 = opened(f"{shared}/artifacts/s2/k")[1]
+    for info in files_there.get_file_info(fs.FileSelector(base, recursive=True)):
+        if info.type == fs.FileType.File:
+            target = s2 + info.path[len(base) :]
+            files_there.create_dir(target.rpartition("/")[0], recursive=True)
+            with files_there.open_input_stream(info.path) as source, files_there.open_output_stream(target) as out:
+                out.write(source.read())
+    with pytest.raises(WorkError, match="artifacts/s2/k holds the record of clip/k"):
+        Store(tmp_path / "two").find("s2", "k")
+    assert not (tmp_path / "two" / "artifacts" / "s2" / "k").exists()
