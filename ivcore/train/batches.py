@@ -102,7 +102,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         """One batch a step, `phase.steps` in all."""
-        draw = np.random.default_rng([self.seed, sum(self.phase.name.encode())])
+        draw = np.random.default_rng([self.seed, *self.phase.name.encode()])
         single = {kind: Deck(pool) for kind, pool in self.pools.items()}
         groups = {kind: self._families(kind) if self.phase.batches == "families" else [] for kind in self.pools}
         anchors = {k: Deck(np.arange(len(groups[k])) if groups[k] else np.unique(p)) for k, p in self.pools.items()}

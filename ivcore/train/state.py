@@ -5,6 +5,7 @@ tensors are copied beside the next forward and backward (only the next update wa
 """
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from ivcore.train.parallel import shard_like
 
 SCHEMA = 1  # a state of another schema is not gone on from
 TENSORS, FIGURES = "tensors.safetensors", "state.json"
+said = logging.getLogger("iv.train")
 
 
 class States:
@@ -36,11 +39,14 @@ class States:
         self._copied.set()
 
     def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and figures of the newest state, or None."""
+        """Tensors and figures of the newest state that can be read, or None."""
         for place in reversed(self._all()):
-            figures: dict[str, Any] = json.loads((place / FIGURES).read_text())
-            if figures.pop("schema") == SCHEMA:
-                return load_file(place / TENSORS), figures
+            try:
+                figures: dict[str, Any] = json.loads((place / FIGURES).read_text())
+                if figures.pop("schema") == SCHEMA:
+                    return load_file(place / TENSORS), figures
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                said.warning("the state %s is damaged (%s); the one before it is taken", place, error)
         return None
 
     @property
@@ -81,19 +87,24 @@ class States:
         aside = self.folder / f".{name}.{os.getpid()}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        write_safetensors(aside / TENSORS, copies, copies.__getitem__)
-        (aside / FIGURES).write_text(text)
-        sync(aside / FIGURES)  # the tensors are flushed already
-        sync(aside)
-        shutil.rmtree(self.folder / name, ignore_errors=True)  # of another schema
-        aside.rename(self.folder / name)
+        try:
+            write_safetensors(aside / TENSORS, copies, copies.__getitem__)
+            (aside / FIGURES).write_text(text)
+            sync(aside / FIGURES)  # the tensors are flushed already
+            sync(aside)
+            shutil.rmtree(self.folder / name, ignore_errors=True)  # of another schema
+            aside.rename(self.folder / name)
+        except OSError:  # a full disk: nothing of it is left
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         sync(self.folder)
         for old in self._all()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _all(self) -> list[Path]:
         """Finished states, oldest first."""
-        return sorted(p for p in self.folder.glob("step-*") if (p / FIGURES).is_file())
+        found = [p for p in self.folder.glob("step-*") if (p / FIGURES).is_file()]
+        return sorted(found, key=lambda place: int(place.name.removeprefix("step-")))
 
 
 def model_and_optimiser(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -114,5 +125,7 @@ def restore(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, tenso
             named[name].copy_(shard_like(value, named[name]))
         elif kind == "optimiser":
             field, _, name = name.partition("/")
-            # The count of steps is read on the CPU, as torch keeps it; the moments lie where the parameter does.
-            optimiser.state[named[name]][field] = value if field == "step" else shard_like(value, named[name])
+            # The count of steps lies where torch keeps it: on the CPU, or for the fused form with the parameter.
+            own = named[name]
+            there = own.device if optimiser.defaults.get("fused") else torch.device("cpu")
+            optimiser.state[own][field] = value.to(there) if field == "step" else shard_like(value, own)

@@ -199,3 +199,8 @@ def test_a_batch_of_one_sample_teaches_matching_nothing():
     names, losses = loop.backward(same, loop.totals)
     assert names == ["vtm"] and losses.tolist() == [0.0]
     assert all(not p.grad.any() for p in loop.named.values() if p.grad is not None)
+
+
+def test_phases_whose_names_are_anagrams_draw_other_batches():
+    one, other = (Batches(MadeUpCaptions(), CLIPS, Phase(name=name, steps=9), 8, 0) for name in ("ab", "ba"))
+    assert [b.rows for b in one] != [b.rows for b in other]

@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
 import torch
 
+from ivcore.train import state
 from ivcore.train.state import States
 
 
@@ -35,3 +37,38 @@ def test_what_is_saved_is_what_was_there_before_the_next_update(tmp_path):
     live += 1
     states.close()
     assert not States(tmp_path, 1).latest()[0]["x"].any()
+
+
+def test_states_are_kept_by_number_beyond_a_million_steps(tmp_path):
+    states = States(tmp_path, keep=1)
+    for step in (999_999, 1_000_000):
+        states.save(step, {"x": torch.full((1,), float(step))}, {"step": step})
+    states.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1000000"]
+    assert States(tmp_path, 1).latest()[1] == {"step": 1_000_000}
+
+
+@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
+def test_a_damaged_state_is_said_and_the_one_before_it_taken(file, tmp_path, caplog):
+    states = States(tmp_path, keep=2)
+    for step in (1, 2):
+        states.save(step, {"x": torch.full((3,), float(step))}, {"step": step})
+    states.close()
+    place = tmp_path / "step-000002" / file
+    place.write_bytes(place.read_bytes()[:7])
+    tensors, figures = States(tmp_path, 2).latest()
+    assert tensors["x"].tolist() == [1.0] * 3 and figures == {"step": 1}
+    assert "step-000002 is damaged" in caplog.text
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    states = States(tmp_path, keep=2)
+    monkeypatch.setattr(state, "write_safetensors", full)
+    states.save(1, {"x": torch.zeros(3)}, {"step": 1})
+    with pytest.raises(OSError, match="No space left"):
+        states.wait()
+    states.close()
+    assert list(tmp_path.iterdir()) == []
