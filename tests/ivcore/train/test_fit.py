@@ -38,7 +38,7 @@ def test_clip_trains_with_a_bert_for_its_text_tower(chain):
     assert made.record()["facts"]["digest_before"] == made.record()["facts"]["digest_after"]
     model, tokenizer = checkpoint.load(made.path)
     assert (model.config.text_shape().kind, tokenizer.kind) == ("bert", "bert")
-    fit._fit_memory(model, chain.config.train.model_copy(update={"checkpoint_text": True}))
+    fit._fit_memory(model, chain.config.train.model_copy(update={"checkpoint_text": True}), torch.device("cpu"))
     assert any(getattr(m, "gradient_checkpointing", False) for m in model.text_encoder.bert.modules())
     again = chain.clip(chain.config.train.clip.phases[1], made)
     assert checkpoint.load(chain.run(again).path)[0].config.text_shape().kind == "bert"  # the pooler goes on from it
