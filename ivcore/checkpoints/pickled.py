@@ -12,6 +12,7 @@ What guards the reader, outermost last:
 3. Limits on memory and on the size of a written file, in proportion to FILE; and the process ends after one file.
 """
 
+import collections
 import json
 import os
 import pickle
@@ -30,7 +31,11 @@ import ivcore
 from ivcore.checkpoints import weights
 from ivcore.errors import UserError
 
-CONTAINERS = ("module", "model", "state_dict")  # DeepSpeed's states, plain checkpoints, Lightning's; else bare
+# What a state dict lies in, one in another or bare: DeepSpeed's states, plain checkpoints, Lightning's, averages.
+CONTAINERS = ("module", "model", "state_dict", "model_state_dict", "ema", "model_ema", "state_dict_ema")
+WRAPPERS = ("_orig_mod.", "module.", "model.")  # before every name: torch.compile's, DDP's, Lightning's
+# Settings that people keep beside weights: read as dictionaries, whatever the class of that name would do.
+SETTINGS = ("argparse.Namespace", "types.SimpleNamespace", "easydict.EasyDict", "addict.addict.Dict")
 FORBIDDEN = (
     "socket.",
     "subprocess.",
@@ -104,11 +109,12 @@ def unpack(found: Any) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
         UserError: without a state dict, or for an entry whose name or tensor is of no kind that weights have.
     """
     beside: list[str] = []
-    for name in CONTAINERS:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            beside = sorted(str(other) for other in found if other != name)
-            found = found[name]
-            break
+    while name := next((n for n in CONTAINERS if isinstance(found, dict) and isinstance(found.get(n), dict)), None):
+        beside += sorted(str(other) for other in found if other != name)
+        found = found[name]
+    while isinstance(found, dict) and (prefix := _wrapper(found)):
+        beside.append(f"(before every name: {prefix})")
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
     tensors = {n: t for n, t in found.items() if isinstance(t, Tensor)} if isinstance(found, dict) else {}
     if not tensors:
         raise UserError(f" holds no state dict, neither bare nor under {', '.join(CONTAINERS)}")
@@ -120,7 +126,15 @@ def unpack(found: Any) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
     return tensors, {str(n): type(v).__name__ for n, v in found.items() if n not in tensors}, beside
 
 
+def _wrapper(found: dict[Any, Any]) -> str:
+    """What stands before every name, if that is one of WRAPPERS."""
+    names = [name for name in found if isinstance(name, str)]
+    whole = names and len(names) == len(found)
+    return next((prefix for prefix in WRAPPERS if whole and all(name.startswith(prefix) for name in names)), "")
+
+
 def _load(path: Path) -> Any:
+    torch.serialization.add_safe_globals([(collections.OrderedDict, name) for name in SETTINGS])
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

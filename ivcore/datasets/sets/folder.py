@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcore.config import DataConfig
-from ivcore.datasets import annotations, files
+from ivcore.datasets import annotation_files, files
 from ivcore.datasets.cards import Card
 from ivcore.datasets.digests import digest
 from ivcore.errors import UserError
@@ -17,7 +17,7 @@ CARD = Card(
     name="A folder of videos",
     split="train, val, test: as you say, else data.shares by content",
     caption_rule="each",
-    languages=annotations.LANGUAGES,
+    languages=annotation_files.LANGUAGES,
     licence="that of your videos",
     citation="none",
 )
@@ -70,7 +70,7 @@ def _given(data: DataConfig, folder: Path) -> list[Row]:
     """Rows of the annotation, or one for every video of the folder; each path is inside the folder."""
     file = _annotation_file(data, folder)
     if file is not None:
-        out = annotations.read(file)
+        out = annotation_files.read(file)
         for n, row in enumerate(out, 1):
             row["path"] = files.inside(folder, row["path"], f"{file} row {n}")
         return out
