@@ -33,6 +33,7 @@ from ivcore.errors import UserError
 
 # What a state dict lies in, one in another or bare: DeepSpeed's states, plain checkpoints, Lightning's, averages.
 CONTAINERS = ("module", "model", "state_dict", "model_state_dict", "ema", "model_ema", "state_dict_ema")
+NESTED = 4  # containers in one another, at most
 WRAPPERS = ("_orig_mod.", "module.", "model.")  # before every name: torch.compile's, DDP's, Lightning's
 # Settings that people keep beside weights: read as dictionaries, whatever the class of that name would do.
 SETTINGS = ("argparse.Namespace", "types.SimpleNamespace", "easydict.EasyDict", "addict.addict.Dict")
@@ -109,7 +110,10 @@ def unpack(found: Any) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
         UserError: without a state dict, or for an entry whose name or tensor is of no kind that weights have.
     """
     beside: list[str] = []
-    while name := next((n for n in CONTAINERS if isinstance(found, dict) and isinstance(found.get(n), dict)), None):
+    for _ in range(NESTED):  # a pickle may hold itself
+        name = next((n for n in CONTAINERS if isinstance(found, dict) and isinstance(found.get(n), dict)), None)
+        if name is None:
+            break
         beside += sorted(str(other) for other in found if other != name)
         found = found[name]
     while isinstance(found, dict) and (prefix := _wrapper(found)):

@@ -48,7 +48,7 @@ def _csv(file: Path) -> list[Row]:
 
 
 def _jsonl(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
 
 
 def _json(file: Path) -> list[Row]:

@@ -85,3 +85,11 @@ def test_code_beside_the_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"calls builtins\.print|print"):
         pickled.convert(tmp_path / "in.pth", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_pickle_that_holds_itself_ends(tmp_path):
+    saved = {"epoch": 1}
+    saved["model"] = saved
+    torch.save(saved, tmp_path / "in.pth")
+    with pytest.raises(UserError, match="holds no state dict"):
+        pickled.convert(tmp_path / "in.pth", tmp_path / "out.safetensors")

@@ -170,3 +170,10 @@ def test_windows_late_in_a_long_video_have_ids_of_their_own(videos: Path) -> Non
     clips, _ = folder.rows(annotated(videos, "path,caption,start_s,end_s\n" + "\n".join(lines)), videos)
     assert [(c["start_s"], c["end_s"]) for c in clips] == times
     assert clips[-1]["clip_id"] == "a.mp4@2-4.5"  # those of ordinary windows stay as they were
+
+
+def test_line_separators_inside_a_json_line_are_text(videos: Path) -> None:
+    said = ["one\u2028line", "another\u2029one", "next\u0085line"]
+    lines = [json.dumps({"path": "a.mp4", "caption": text}, ensure_ascii=False) for text in said]
+    _, captions = folder.rows(annotated(videos, "\n".join(lines), "x.jsonl"), videos)
+    assert [c["caption"] for c in captions] == said
