@@ -113,7 +113,7 @@ class Objective(nn.Module):
             else:
                 fused = model.fuse(states, batch.mask, kv).flatten(0, 1).index_select(0, words.places)  # [W, H]
             loss = mlm_loss(model.mlm_logits(fused)[None], words.targets[None])
-            losses["mlm"] = loss * share(torch.tensor(len(words.targets), device=loss.device))
+            losses["mlm"] = loss * share(torch.full((), len(words.targets), device=loss.device))
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
