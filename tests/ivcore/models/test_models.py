@@ -64,11 +64,15 @@ PUBLISHED = {  # tower parameters in clip form at 8 frames, and its tensors
 }
 
 
+def vocabulary(size: str, model: str) -> int | None:
+    """A made-up vocabulary for a size whose file gives none (it is trained on the captions)."""
+    return None if "vocab_size" in load_size(size)[model]["text"] else 100
+
+
 @pytest.mark.parametrize("size", size_names())
 def test_every_size_builds(size: str) -> None:
-    vocab = 100 if size == "tiny" else None
     with torch.device("meta"):
-        s2, clip = build_s2(size, vocab, seed=0), build_clip(size, vocab, seed=0)
+        s2, clip = build_s2(size, vocabulary(size, "s2"), seed=0), build_clip(size, vocabulary(size, "clip"), seed=0)
     if size in PUBLISHED:
         tower = clip.vision_encoder
         assert (sum(p.numel() for p in tower.parameters()), len(tower.state_dict())) == PUBLISHED[size]
