@@ -174,7 +174,8 @@ class TrainConfig(Branch):
         2, ge=1, description="CPU threads; a part of the recipe, since sums depend on it in the last bit."
     )
     weights: Literal["float32", "bfloat16"] = when_set(
-        "float32", "Type of the weights while they train; bfloat16 is pure, without a float32 copy (published clip)."
+        "float32",
+        "Type of the weights that stand still; bfloat16 halves their memory (published clip). What trains is float32.",
     )
     compile: bool | None = when_set(
         None, "Compile the towers' blocks with torch.compile; sums differ in the last bits. Not set: on a GPU, yes."
@@ -218,6 +219,12 @@ class TrainConfig(Branch):
     def compiles(self, device_type: str) -> bool:
         """Whether blocks are compiled on this kind of device."""
         return device_type == "cuda" if self.compile is None else self.compile
+
+    @model_validator(mode="after")
+    def _rounded(self) -> "TrainConfig":
+        if self.weights == "bfloat16" and self.dtype == "float32":
+            raise ValueError('weights = "bfloat16" needs dtype = "bfloat16": rounded weights are multiplied in it')
+        return self
 
     @model_validator(mode="after")
     def _shared(self) -> "TrainConfig":

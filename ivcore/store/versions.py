@@ -6,8 +6,8 @@ VERSIONS = {
     "frame_shard": 3,
     "frames": 3,
     "features": 3,
-    "s2": 10,
-    "clip": 8,
+    "s2": 11,
+    "clip": 9,
     "scores": 5,
     "report": 21,
 }

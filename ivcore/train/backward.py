@@ -44,7 +44,7 @@ class Backward:
             raise UserError("grad_cache_chunk goes with accumulate = 1 and without fsdp2; choose one of them")
         packed = encoder.device.type == "cpu"
         self.objective = Objective(encoder.model, encoder.tokenizer, phase, train.vtc_gradient, packed)
-        self.wrapped = self.objective if self.chunk else ranks.wrap(self.objective, encoder.device)
+        self.wrapped = self.objective if self.chunk else ranks.wrap(self.objective, encoder.device, encoder.dtype)
         self.texts: FrozenTexts | None = None  # set where the text tower stands still
         self.speed = Speed()
 

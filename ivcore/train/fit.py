@@ -69,7 +69,7 @@ def train(job: Job, out: Path, log: Log, ranks: Ranks) -> Result:
     batches = setup.batches(job, captions, encoder, source)
     phase = batches.phase  # epochs counted out in steps
     validate = Validation(job, captions, source) if job.stage.validate_every else None
-    model.to(getattr(torch, job.train.weights))
+    _round_frozen(model, getattr(torch, job.train.weights))
     loop = Loop(encoder, source, job.train, job.stage, phase, ranks, validate)
     captions_read = {text for texts in batches.texts.values() for own in texts.values() for text in own}
     if pays(model, len(captions_read), phase.steps * batches.batch_size):
@@ -101,7 +101,14 @@ def _fit_memory(model: VideoTextModel, train: TrainConfig, device: torch.device)
     elif train.checkpoint_text and hasattr(text.shape, "checkpoint_layers"):
         text.shape = dataclasses.replace(text.shape, checkpoint_layers=True)
     for block in vision.blocks if train.compiles(device.type) else []:
-        block.compile()
+        block.compile(dynamic=False)
+
+
+def _round_frozen(model: VideoTextModel, dtype: torch.dtype) -> None:
+    """What stands still in `dtype`; what trains stays in float32, where a small step is not rounded away."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
 
 
 @torch.no_grad()

@@ -265,8 +265,7 @@ class Loop:
     def _save(self, states: States) -> None:
         tensors = model_and_optimiser(self.named, self.optimiser)
         tensors.update({f"best/{name}": value for name, value in self.best.items()})
-        if self.ranks.sharded:
-            tensors = {name: whole(value) for name, value in tensors.items()}
+        tensors = self.ranks.gather(tensors)
         if self.ranks.rank == 0:
             states.save(self.totals.step, tensors, asdict(self.totals))
 

@@ -1,9 +1,10 @@
 """This process among those that train one model together: torch's DDP or FSDP2 over the ranks that torchrun started."""
 
 import contextlib
+import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ivcore.models import device as devices
 from ivcore.models.layers import Block
 from ivcore.train.objective import Objective
+
+BUCKET = 1 << 25  # numbers that are sent at once
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,11 @@ class Ranks:
         """Each rank holds a part of the parameters."""
         return self.count > 1 and self.how == "fsdp2"
 
-    def wrap(self, objective: Objective, device: torch.device) -> Any:
-        """The objective whose backward leaves the mean gradient over the ranks; parameters may be shards after it."""
+    def wrap(self, objective: Objective, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+        """The objective whose backward leaves the mean gradient over the ranks; parameters may be shards after it.
+
+        Sharded blocks are gathered in `dtype`, the arithmetic of the towers; their gradients are summed in float32.
+        """
         if self.count == 1:
             return objective
         if not self.sharded:
@@ -56,8 +62,10 @@ class Ranks:
             # A step without matching and masked words leaves their parameters without a gradient.
             return DistributedDataParallel(objective, own, broadcast_buffers=False, find_unused_parameters=True)
         mesh = init_device_mesh(device.type, (self.count,))
+        # Autocast decides of the inputs; a block that is computed in bfloat16 need not be sent in float32.
+        in_dtype = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for block in [m for m in objective.modules() if isinstance(m, Block)]:
-            fully_shard(block, mesh=mesh)
+            fully_shard(block, mesh=mesh, mp_policy=in_dtype)
         # FSDP2 has no shards of a number: the temperature stays whole, and `average` takes its mean.
         return fully_shard(objective, mesh=mesh, reshard_after_forward=False, ignored_params={objective.model.temp})
 
@@ -70,10 +78,14 @@ class Ranks:
         return contextlib.nullcontext()
 
     def average(self, parameters: Iterable[Tensor]) -> None:
-        """Gradients that no wrapper has looked after: their mean over the ranks."""
-        for parameter in parameters if self.count > 1 else ():
-            if parameter.grad is not None:
-                parameter.grad.copy_(self.mean(parameter.grad))
+        """Gradients that no wrapper has looked after: their mean over the ranks, sent in few large pieces."""
+        grads = [p.grad for p in parameters if p.grad is not None] if self.count > 1 else []
+        sizes = itertools.accumulate(grad.numel() for grad in grads)
+        for _, some in itertools.groupby(zip(sizes, grads, strict=True), lambda one: one[0] // BUCKET):
+            bucket = [grad for _, grad in some]
+            flat = self.mean(torch.cat([grad.flatten() for grad in bucket]))
+            for grad, mean in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+                grad.copy_(mean.view_as(grad))
 
     def clip(self, parameters: Iterable[Tensor], limit: float) -> Tensor:
         """Norm of all gradients, and these scaled down to `limit` (0: not)."""
@@ -95,6 +107,17 @@ class Ranks:
         values = values.clone()
         dist.all_reduce(values)
         return values / self.count
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of all ranks together, on rank 0; elsewhere nothing. On a device there is never more than one."""
+        if not self.sharded:
+            return dict(tensors)
+        found = {}
+        for name, value in tensors.items():
+            value = whole(value)
+            if self.rank == 0:
+                found[name] = value.cpu()
+        return found
 
     def any(self, *wishes: bool, device: torch.device) -> list[bool]:
         """For each wish whether one rank has it: what all have to do together is decided so."""

@@ -3,12 +3,15 @@
 Rank 0 writes FOLDER/NAME.pt of every case: losses of each step, trained parameters, digest of the frozen ones.
 """
 
+import contextlib
 import sys
+import weakref
 from pathlib import Path
 
 import torch
 
 from ivcore.models.freeze import digest
+from ivcore.train import parallel
 from ivcore.train.parallel import Ranks, whole
 from tests.ivcore.train import made_up
 
@@ -49,6 +52,25 @@ def run(name, place, ranks=None, steps=STEPS, until=None, stage=None, **train):
             "frozen": digest(shell, frozen)}  # fmt: skip
 
 
+@contextlib.contextmanager
+def watched_whole():
+    """A list of how many tensors of all ranks were held at once, each time that one was made."""
+    held, counts, made = [], [], parallel.whole
+
+    def watched(value):
+        found = made(value)
+        if found is not value:  # it was in shards
+            held.append(weakref.ref(found))
+            counts.append(sum(one() is not None for one in held))
+        return found
+
+    parallel.whole = watched
+    try:
+        yield counts
+    finally:
+        parallel.whole = made
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     found = {}
@@ -58,7 +80,11 @@ if __name__ == "__main__":
     fsdp = Ranks(ddp.rank, ddp.count, "fsdp2")
     for name in ("all", "clip"):
         found[f"fsdp-{name}"] = run(name, folder / f"fsdp-{name}", fsdp)
-    run("all", folder / "fsdp-broken", fsdp, until=11, save_every_steps=4)
+    found["fsdp-half"] = run("all", folder / "fsdp-half", fsdp, dtype="bfloat16")
+    found["ddp-half"] = run("all", folder / "ddp-half", ddp, dtype="bfloat16")
+    with watched_whole() as most:
+        run("all", folder / "fsdp-broken", fsdp, until=11, save_every_steps=4)
+    (folder / f"most-{ddp.rank}").write_text(str(max(most)))
     found["fsdp-resumed"] = run("all", folder / "fsdp-broken", fsdp)
     run("all", folder / "ddp-broken", ddp, until=11, save_every_steps=4)
     found["ddp-resumed"] = run("all", folder / "ddp-broken", ddp)

@@ -22,7 +22,8 @@ def two(tmp_path_factory):
     done = subprocess.run([*torchrun, "-m", "tests.ivcore.train.ranks_run", str(folder)], cwd=ROOT, timeout=500,
                           capture_output=True, text=True, env={**os.environ, "PYTHONFAULTHANDLER": "1"})  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return torch.load(folder / "found.pt")
+    found = torch.load(folder / "found.pt")
+    return {**found, "most_held": int((folder / "most-1").read_text())}
 
 
 def negatives_of_two(self, video, text, temp, samples, phase):
@@ -66,6 +67,15 @@ def test_two_ranks_equal_one(name, one, two):
 @pytest.mark.parametrize("name", ["all", "clip"])
 def test_shards_equal_one(name, one, two):
     assert_equal(two[f"fsdp-{name}"], one[name])
+
+
+def test_shards_sent_in_bfloat16_learn_as_whole_models_do(two):
+    ours, theirs = ([step["loss"] for step in two[name]["losses"]] for name in ("fsdp-half", "ddp-half"))
+    assert ours == pytest.approx(theirs, rel=2e-2)
+
+
+def test_a_state_of_shards_is_gathered_one_tensor_at_a_time(two):
+    assert two["most_held"] <= 2  # the new one is there before the name of the one before is free
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
