@@ -187,6 +187,8 @@ def _fit(
 
     optimiser = {k: v for k, v in stage.recipe().items() if k != "phases"}
     shared = {k: v for k, v in train.recipe().items() if k not in ("s2", "clip")}
+    shared["device"] = {"cpu": "auto", "cuda": "cuda"}[train.device_type]  # cpu is named as it always was
+    shared |= {"ranks": train.ranks} if train.ranks > 1 and kind == "s2" else {}
     config = {"model": model.recipe(), "train": shared, "stage": optimiser, "phase": phase.recipe()}
     if inputs.kind == "frames" and phase.reads_features and features.views > 1:
         config["views"] = {"num": features.views, "flip": features.flip}

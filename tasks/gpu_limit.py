@@ -1,32 +1,56 @@
-"""Turns on a GPU: a step that trains, encodes or scores there waits for a free slot of Prefect's limit `iv-gpu`.
+"""Turns on a GPU: a step that trains, encodes or scores there waits for free slots of Prefect's limit `iv-gpu`.
 
 `iv up` makes the limit, one slot for each GPU of the machine. More or fewer: the dashboard (Concurrency), or
 `prefect gcl update iv-gpu --limit 2`. Where no such limit is, as in a run without servers, nothing waits. The slot of a
 process that is killed comes free when its lease ends, after five minutes at most.
+
+A step takes as many slots as it has processes on this machine. One whose `train.device` names no card gets one that no
+other step of this workspace is on: a card is a locked file, HOME/run/cards/N, which comes free with its process.
 """
 
 import contextlib
+import fcntl
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from ivcore.config import TrainConfig
-from ivcore.models import device as devices
 
 LIMIT = "iv-gpu"
 log = logging.getLogger("iv")
 
 
 @contextlib.contextmanager
-def slot(train: TrainConfig) -> Iterator[None]:
-    """A slot for as long as this lasts, if `train.take_turns` asks for one here and the limit is there."""
-    if not _asked(train) or not _there():
-        yield
-        return
-    from prefect.concurrency.sync import concurrency
+def slot(train: TrainConfig, home: Path) -> Iterator[None]:
+    """Slots for as long as this lasts, if `train.take_turns` asks for them here and the limit is there; and a card."""
+    limit = _limit() if _asked(train) else 0
+    with contextlib.ExitStack() as held:
+        if limit:
+            from prefect.concurrency.sync import concurrency
 
-    with concurrency(LIMIT, occupy=1, strict=True):
+            wanted = min(train.ranks // train.nodes, limit)
+            held.enter_context(concurrency(LIMIT, occupy=wanted, strict=True))
+        if train.device_type == "cuda" and train.device in ("auto", "cuda") and train.ranks == 1:
+            import torch
+
+            torch.cuda.set_device(held.enter_context(card(home, torch.cuda.device_count())))
         yield
+
+
+@contextlib.contextmanager
+def card(home: Path, count: int) -> Iterator[int]:
+    """The number of a card of `count` that no other step is on; the first where all are taken."""
+    folder = home / "run" / "cards"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        with (folder / str(number)).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield number
+            return
+    yield 0
 
 
 def make_limit() -> None:
@@ -34,7 +58,7 @@ def make_limit() -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
-    if _there():
+    if _limit():
         return
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     with get_client(sync_client=True) as client:
@@ -42,18 +66,17 @@ def make_limit() -> None:
 
 
 def _asked(train: TrainConfig) -> bool:
-    if train.take_turns != "cuda":
-        return train.take_turns == "always"
-
-    return bool(devices.choose(train.device).type == "cuda")
+    return train.device_type == "cuda" if train.take_turns == "cuda" else train.take_turns == "always"
 
 
-def _there() -> bool:
+def _limit() -> int:
+    """The slots of the limit; 0 where it is not there or not in force."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
     try:
         with get_client(sync_client=True) as client:
-            return bool(client.read_global_concurrency_limit_by_name(LIMIT).active)
+            limit = client.read_global_concurrency_limit_by_name(LIMIT)
+            return int(limit.limit) if limit.active else 0
     except ObjectNotFound:
-        return False
+        return 0

@@ -83,7 +83,7 @@ def execute(where: Where, step: Step, label: str = "", train: TrainConfig | None
     home = Path(where.home)
     with contextlib.ExitStack() as turns:
         if train is not None:
-            turns.enter_context(gpu_limit.slot(train))
+            turns.enter_context(gpu_limit.slot(train, home))
         artifact = _make(where, step)
     made = reference(where, step, artifact, False)
     log.info("%s  done   %s rows, %.1f s", _title(where, step), artifact.rows, made["stage"]["wall_s"])

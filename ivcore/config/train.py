@@ -1,6 +1,7 @@
 """Which models, and how both are trained: stages of phases."""
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -163,7 +164,7 @@ class TrainConfig(Branch):
         0.1, "New training clips, as a share of those learned from, that are worth training again.", ge=0
     )
     seed: int = Field(0, ge=0, description="Seed of weights, batches, masks and negatives.")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
     take_turns: Literal["cuda", "always", "never"] = speed_only(
         "cuda", "Training, encoding and scoring wait for a slot of Prefect's limit iv-gpu: on CUDA, always, or never."
     )
@@ -192,8 +193,8 @@ class TrainConfig(Branch):
     checkpoint_text: bool = speed_only(False, "Text layers compute twice to save memory.")
     ranks: int = speed_only(
         1,
-        "Processes that train together, each on its part of every batch. Sums differ in the last bits; matching "
-        "negatives come from a process's own part, as published.",
+        "Processes that train together, each on its part of every batch. Sums differ in the last bits. s2's matching "
+        "negatives come from a process's own part, as published, so for s2 the number is in the recipe.",
         ge=1,
     )
     parallel: Literal["ddp", "fsdp2"] = speed_only(
@@ -215,6 +216,17 @@ class TrainConfig(Branch):
         StageConfig(phases=(Phase(name="pooler", steps=200, trainable="clip"),)),
         description="clip: contrastive loss on the frozen s2 trunk.",
     )
+
+    @property
+    def device_type(self) -> Literal["cpu", "cuda"]:
+        """What the device is here; torch is asked only where `auto` may find a card."""
+        if self.device != "auto":
+            return "cuda" if self.device.startswith("cuda") else "cpu"
+        if not any(Path("/dev").glob("nvidia[0-9]*")):
+            return "cpu"
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def compiles(self, device_type: str) -> bool:
         """Whether blocks are compiled on this kind of device."""

@@ -25,6 +25,8 @@ def choose(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda":
+        if device.index is None:  # by number, since the current card is a thread's own
+            device = torch.device("cuda", torch.cuda.current_device())
         torch.backends.cuda.enable_cudnn_sdp(False)
         capability = torch.cuda.get_device_capability(device)
         if capability < AMPERE:

@@ -1,5 +1,6 @@
 """Two runs and one slot: a step that asks for its turn is alone, one that does not is not."""
 
+import contextlib
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +13,27 @@ from tasks import gpu_limit
 from tasks.step import Where, execute
 
 
+calls = itertools.count()  # the workspace is that of all these tests
+
+
+@contextlib.contextmanager
+def slots(number):
+    """Inside, the limit has so many."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    with get_client(sync_client=True) as client:
+        client.update_global_concurrency_limit(gpu_limit.LIMIT, GlobalConcurrencyLimitUpdate(limit=number))
+        yield client
+        client.update_global_concurrency_limit(gpu_limit.LIMIT, GlobalConcurrencyLimitUpdate(limit=1))
+
+
 @pytest.fixture
 def together(home):
     """Runs two steps at once in two flow runs; whether both were at work at the same time."""
     from prefect import flow
 
-    calls = itertools.count()
-
-    def run(how, wait_s=60):
+    def run(how, wait_s=60, ranks=1):
         met, names, call = threading.Barrier(2), [], next(calls)
 
         def make(draft, log):
@@ -34,7 +48,7 @@ def together(home):
         @flow(name="turns", persist_result=False)
         def one(number):
             step = Step("fit_s2", "s2", {"call": call, "number": number}, {}, make)
-            execute(Where(str(home)), step, train=TrainConfig(device="cpu", take_turns=how))
+            execute(Where(str(home)), step, train=TrainConfig(device="cpu", take_turns=how, ranks=ranks))
 
         with ThreadPoolExecutor(2) as both:
             list(both.map(one, (1, 2)))
@@ -52,12 +66,23 @@ def test_a_slot_is_for_one_run_at_a_time(home, together):
     assert not together("always", wait_s=2)  # as long as one waits for the other, that one has no slot
 
 
-def test_the_number_of_slots_is_the_users(home):
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
-
+def test_ranks_take_a_slot_each(home, together):
     gpu_limit.make_limit()
-    with get_client(sync_client=True) as client:
-        client.update_global_concurrency_limit(gpu_limit.LIMIT, GlobalConcurrencyLimitUpdate(limit=3))
+    with slots(2):
+        assert together("always")
+        assert not together("always", wait_s=2, ranks=2)
+        assert not together("always", wait_s=2, ranks=8)  # more than there are: all of them
+
+
+def test_steps_at_once_have_cards_of_their_own(home):
+    with gpu_limit.card(home, 2) as first, gpu_limit.card(home, 2) as second, gpu_limit.card(home, 2) as third:
+        assert (first, second, third) == (0, 1, 0)
+    with gpu_limit.card(home, 2) as number:
+        assert number == 0
+
+
+def test_the_number_of_slots_is_the_users(home):
+    gpu_limit.make_limit()
+    with slots(3) as client:
         gpu_limit.make_limit()
         assert client.read_global_concurrency_limit_by_name(gpu_limit.LIMIT).limit == 3

@@ -18,6 +18,7 @@ def card(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Some Card")
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
 
     yield make
     torch.backends.cuda.enable_cudnn_sdp(before)
@@ -26,7 +27,7 @@ def card(monkeypatch):
 def test_no_plans_are_built_per_shape_on_a_card(card, caplog):
     card((9, 0))
     torch.backends.cuda.enable_cudnn_sdp(True)
-    assert device.choose("auto").type == "cuda"
+    assert device.choose("auto") == torch.device("cuda:1")  # the current card, by its number
     assert not torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cuda.flash_sdp_enabled()
     assert not caplog.records and device.lacks((9, 0)) == ""
 

@@ -138,6 +138,19 @@ def test_without_captions_there_is_nothing_to_look_at(chain):
             chain.run(step)
 
 
+def test_a_recipe_names_the_kind_of_device_and_the_ranks_that_matching_depends_on(chain, monkeypatch):
+    c, phase = chain.config, chain.config.train.s2.phases[0]
+
+    def key(**train):
+        settings = c.train.model_copy(update=train)
+        return steps.fit_s2(chain.store, c.model, settings, phase, chain.manifest, chain.frames, None).key
+
+    assert key() == key(device="cpu") != key(device="cuda") == key(device="cuda:1")
+    assert key() == key(ranks=1) != key(ranks=2) == key(ranks=2, parallel="fsdp2")
+    monkeypatch.setattr(type(c.train), "device_type", "cuda")  # as where `auto` finds a card
+    assert key() == key(device="cuda")
+
+
 def test_options_that_are_not_set_leave_keys_alone(chain):
     c = chain.config
     recipe, stage = c.train.recipe(), c.train.clip.recipe()
