@@ -74,27 +74,39 @@ def featurize(
     step = steps.featurize(where.store, features, train, source, checkpoint)
     if where.store.find(step.kind, step.key) is None:
         wanted_gb = disk_plan.features_of(source, checkpoint, features.dtype, features.views)
-        if scored and not _kept(where, features, train, source, checkpoint, wanted_gb):
+        keep, why = _kept(where, features, train, source, checkpoint, wanted_gb)
+        if scored and not keep:
             step = steps.featurize(where.store, features, train, source, checkpoint, scored)
         elif wanted_gb is not None:
             disk_plan.check("features", source.rows, wanted_gb, where.store.home)
+        step = _with_plan(step, why)
     return execute(where, step, label=encoder["stage"]["label"], train=train)
 
 
 def _kept(
     where: Where, features: FeaturesConfig, train: TrainConfig, frames: Artifact, encoder: Artifact, gb: float | None
-) -> bool:
-    """Whether the tokens of every clip are kept; what is small is, unasked."""
+) -> tuple[bool, str]:
+    """Whether the tokens of every clip are kept, and why; what is small is, unasked."""
     if features.cache != "auto":
-        return features.cache == "always"
+        return features.cache == "always", f"features.cache = {features.cache}"
     if gb is None or gb < plan.SMALL_GB:
-        return True
+        return True, f"below {plan.SMALL_GB:g} GB: cache"
     size = encoder.record()["config"]["model"]["size"]
     each = gb * plan.GB / (frames.rows * features.views)
     costs = plan.measure(frames, size, each, train, where.store.home, features.views)
     keep, why = plan.keep(costs)
     log.info("tokens of the frozen trunk, %s (features.cache decides otherwise)", why)
-    return keep
+    return keep, why
+
+
+def _with_plan(step: Step, why: str) -> Step:
+    """The step, whose record tells why tokens are kept or not."""
+
+    def make(draft: Draft, tell: Log) -> None:
+        step.make(draft, tell)
+        draft.measured["cache"] = why
+
+    return dataclasses.replace(step, make=make)
 
 
 def _with_progress(step: Step, figure: str, total: int, name: str) -> Step:

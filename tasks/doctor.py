@@ -1,5 +1,6 @@
 """What this machine has and what it lacks, for `iv doctor`."""
 
+import collections
 import importlib.metadata
 import os
 import shutil
@@ -61,13 +62,19 @@ def _torch() -> dict[str, Any]:
     cpu = f"cpu {amx} AMX, {torch.get_num_threads()} threads"
     if not cuda:
         return _check("device", True, f"{cpu}, no CUDA", "")
+    cards = collections.Counter(_card(n) for n in range(torch.cuda.device_count()))
+    return _check("device", True, "; ".join([*(f"{count} x {name}" for name, count in cards.items()), cpu]), "")
+
+
+def _card(number: int) -> str:
+    """What a card is and which kernels it takes."""
+    import torch
+
     from ivcore.models import device
 
-    card = torch.cuda.get_device_properties(0)
-    capability = torch.cuda.get_device_capability(0)
+    card, capability = torch.cuda.get_device_properties(number), torch.cuda.get_device_capability(number)
     takes = f"attention: {device.kernels(capability)}; {device.lacks(capability) or 'bfloat16'}"
-    name = f"{torch.cuda.device_count()} x {card.name}, {card.total_memory / 1e9:.0f} GB"
-    return _check("device", True, f"{name}; {takes}; {cpu}", "")
+    return f"{card.name}, {card.total_memory / 1e9:.0f} GB, {takes}"
 
 
 def _decoders() -> list[dict[str, Any]]:

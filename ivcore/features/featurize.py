@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ivcore.checkpoints import checkpoint
 from ivcore.config import FeaturesConfig, TrainConfig
 from ivcore.datasets.captions import Captions
+from ivcore.errors import WorkError
 from ivcore.features.prefetch import prefetch
 from ivcore.features.reuse import EarlierFeatures
 from ivcore.models import device as devices
@@ -85,9 +86,9 @@ def write_features(
         new = sorted(set(range(len(part))).difference(old))
         kept = earlier.get([names[n] for n in old], view, features.dtype) if old else None
         fresh = source.batch([part[n] for n in new], [view] * len(new)) if new else None
-        return _Read(
-            kept, fresh if fresh is None or device.type == "cpu" else fresh.pin_memory(), np.argsort(old + new)
-        )
+        if fresh is not None and device.type != "cpu":
+            fresh = fresh.pin_memory()
+        return _Read(kept, fresh, [names[n] for n in new], np.argsort(old + new))
 
     def encode(frames: Tensor) -> _Encoded:
         """Tokens [B, 1+N, C] in the type that is stored and pooled vectors [B, P], on their way from the device."""
@@ -122,37 +123,51 @@ def overlaps(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class _Read:
-    """A batch as it is read: kept (tokens, pooled) of some clips, frames of the others, and the order of all."""
+    """A batch as it is read: kept (tokens, pooled) of some clips, frames and names of the others, the order of all."""
 
     kept: tuple[np.ndarray, np.ndarray] | None
     frames: Tensor | None
+    new: list[str]
     order: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Tokens and pooled vectors in memory of the host, once `there` has happened."""
+    """Tokens, pooled vectors and whether both are numbers (bool [B]); on the host once `there` has happened."""
 
     tokens: Tensor
     pooled: Tensor
+    finite: Tensor
     there: torch.cuda.Event | None = None
 
     @classmethod
     def of(cls, tokens: Tensor, pooled: Tensor) -> "_Encoded":
         """Their copy from the device is begun, and nobody waits for it."""
+        finite = tokens.isfinite().flatten(1).all(dim=1) & pooled.isfinite().all(dim=1)
         if not tokens.is_cuda:
-            return cls(tokens, pooled)
-        tokens, pooled = (
-            torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in (tokens, pooled)
+            return cls(tokens, pooled, finite)
+        tokens, pooled, finite = (
+            torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
+            for t in (tokens, pooled, finite)
         )
         there = torch.cuda.Event()
         there.record()
-        return cls(tokens, pooled, there)
+        return cls(tokens, pooled, finite, there)
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both as arrays; waits for them."""
+    def arrays(self, clip_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Both as arrays; waits for them.
+
+        Raises:
+            WorkError: naming the clips whose features are no numbers, which ranking would meet much later.
+        """
         if self.there is not None:
             self.there.synchronize()
+        bad = [clip_id for clip_id, good in zip(clip_ids, self.finite.tolist(), strict=True) if not good]
+        if bad:
+            raise WorkError(
+                f"the features of {len(bad)} clips of a batch are not finite ({', '.join(bad[:3])}): the checkpoint "
+                f"has diverged, or they are too large for features.dtype {str(self.tokens.dtype).removeprefix('torch.')}"
+            )
         return self.tokens.numpy(), self.pooled.numpy()
 
 
@@ -187,12 +202,13 @@ class _Output:
         self.waiting.append(self.thread.submit(self._write, part, view, read, fresh))
 
     def _write(self, part: Sequence[int], view: int, read: _Read, fresh: _Encoded | None) -> None:
-        got = ([read.kept] if read.kept else []) + ([fresh.arrays()] if fresh else [])
+        names = [self.source.clip_ids[row] for row in part]
+        got = ([read.kept] if read.kept else []) + ([fresh.arrays(read.new)] if fresh else [])
         tokens, pooled = (np.concatenate(arrays)[read.order] for arrays in zip(*got))
         if not self.files:
             self._open(tokens, pooled)
         writer, kind = self.files[view == 0]
-        columns = {"clip_id": pa.array([self.source.clip_ids[row] for row in part])}
+        columns = {"clip_id": pa.array(names)}
         columns |= {"view": pa.array([view] * len(part))} if view else {"pooled": lists(pooled)}
         _write(writer, kind, tokens, columns)
 

@@ -22,6 +22,7 @@ Found = dict[str, Any]
 
 
 @torch.inference_mode()
+@devices.memory("CUDA_VISIBLE_DEVICES= before the command, which leaves the GPU out,")
 def search(
     store: Store, variant: str, sentence: str, top: int = 10, k: int = 16, split: str = "", device: str = "auto"
 ) -> list[Found]:

@@ -12,7 +12,6 @@ from ivcore.steps import Step
 from tasks import gpu_limit
 from tasks.step import Where, execute
 
-
 calls = itertools.count()  # the workspace is that of all these tests
 
 

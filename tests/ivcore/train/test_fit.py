@@ -100,7 +100,8 @@ def test_compiled_blocks_give_the_same_losses(chain, kind, monkeypatch):
     from torch._dynamo.utils import counters
 
     compile = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compile(self, backend="aot_eager"))  # no C++, seconds
+    # No C++, which takes seconds.
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compile(self, backend="aot_eager"))
 
     c, found = chain.config, []
     counters.clear()

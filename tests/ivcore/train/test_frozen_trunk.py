@@ -1,5 +1,6 @@
 """What is frozen is computed once: a clip phase that reads stored tokens never runs the trunk."""
 
+import math
 import threading
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 from ivcore import steps
 from ivcore.checkpoints import checkpoint
 from ivcore.datasets.captions import Captions
+from ivcore.errors import WorkError
 from ivcore.features import featurize
 from ivcore.features.featurize import write_features
 from ivcore.features.reader import Features
 from ivcore.models.vision import VisionTower
 from ivcore.store.artifacts import Draft
+from ivcore.video.frames import Frames
 from tasks.data import _kept
 from tasks.step import Where
 from tasks.training import _source
@@ -73,12 +76,14 @@ def test_a_plan_to_recompute_stores_the_scored_split_and_trains_on_frames(chain,
 
     def kept(cache, gb):
         features = c.features.model_copy(update={"cache": cache})
-        return _kept(where, features, c.train, chain.frames, chain.last, gb)
+        return _kept(where, features, c.train, chain.frames, chain.last, gb)[0]
 
     assert kept("always", 1e6) and not kept("never", 1e-6)
     assert kept("auto", 0.5)  # small: no question, and the demo's is smaller
     monkeypatch.setattr("tasks.data.plan.disk_speed", lambda home: (1e8, 1e3))  # slower than any trunk
     assert not kept("auto", 52.0)
+    monkeypatch.setattr("tasks.data.plan.disk_speed", lambda home: (1e12, 1e12))
+    assert not kept("auto", 52.0)  # the next night decides alike, however busy the machine is then
 
 
 def written(chain, folder, features):
@@ -95,6 +100,21 @@ def test_threads_that_read_and_write_give_the_same_bytes(chain, tmp_path, monkey
     monkeypatch.setattr(featurize, "overlaps", lambda device: True)
     assert set(plain) == {"features.parquet", "views.parquet"}
     assert written(chain, tmp_path / "threads", features) == plain
+
+
+@pytest.mark.parametrize("large", [math.nan, 7e4])  # 65,504 is the largest number of float16
+def test_features_that_are_no_numbers_name_their_clip(chain, tmp_path, monkeypatch, large):
+    encode, clip_id = VisionTower.pool, Frames(chain.store, chain.frames).clip_ids[1]
+
+    def damaged(self, tokens):
+        pooled = encode(self, tokens)
+        tokens[1, 3, 2] = large
+        return pooled
+
+    features = chain.config.features.model_copy(update={"batch_size": 10})
+    monkeypatch.setattr(VisionTower, "pool", damaged)
+    with pytest.raises(WorkError, match=rf"features of 1 clips of a batch are not finite \({clip_id}\).*float16"):
+        written(chain, tmp_path / "out", features)
 
 
 def test_what_fails_in_the_writing_thread_stops_the_step(chain, tmp_path, monkeypatch):
