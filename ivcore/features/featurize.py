@@ -164,9 +164,10 @@ class _Encoded:
             self.there.synchronize()
         bad = [clip_id for clip_id, good in zip(clip_ids, self.finite.tolist(), strict=True) if not good]
         if bad:
+            dtype = str(self.tokens.dtype).removeprefix("torch.")
             raise WorkError(
                 f"the features of {len(bad)} clips of a batch are not finite ({', '.join(bad[:3])}): the checkpoint "
-                f"has diverged, or they are too large for features.dtype {str(self.tokens.dtype).removeprefix('torch.')}"
+                f"has diverged, or they are too large for features.dtype {dtype}"
             )
         return self.tokens.numpy(), self.pooled.numpy()
 
