@@ -50,8 +50,8 @@ SMALL = [
     "data.synthetic.test_clips=8",
     "train.s2.batch_size=16",
     "train.clip.batch_size=16",
-    'train.s2.phases=[{name="all", steps=4, vtm=1.0, mlm=1.0, token_drop=0.5}]',
-    'train.clip.phases=[{name="pooler", steps=3, trainable="clip"}]',
+    'train.s2.phases=[{name="all", steps=4, warmup_steps=0, vtm=1.0, mlm=1.0, token_drop=0.5}]',
+    'train.clip.phases=[{name="pooler", steps=3, warmup_steps=0, trainable="clip"}]',
 ]
 STEPS = (
     [("s2", "1B", 64), ("s2", "B14", 256), ("clip", "S14", 256)] if CARD else [("s2", "tiny", 8), ("clip", "tiny", 8)]

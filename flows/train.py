@@ -8,6 +8,7 @@ from prefect import flow
 from flows.prepare import make_frames, make_manifest
 from ivcore.config import RunConfig
 from ivcore.errors import UserError
+from ivcore.retrieval import slices
 from tasks.data import featurize
 from tasks.failure_reason import HOOKS
 from tasks.pipeline import Reference, Variant, pipeline
@@ -71,10 +72,12 @@ def make_clip(
     return checkpoint, features
 
 
-def make_models(variant: Variant) -> Trained:
+def make_models(variant: Variant, scores_follow: bool = True) -> Trained:
     """Everything from the data set to both models; what is there already is found, or kept by `train.policy`."""
     manifest = make_manifest(variant)
     frames = make_frames(variant, manifest)
+    if scores_follow:  # a split without clips is said now, not when all is trained
+        slices.check_split(variant.where.open(manifest), variant.where.open(frames), variant.config.eval)
     kept = held_back(variant, manifest)
     if kept:
         stood_on = dict.fromkeys(trunk for _, trunk in kept)  # each once
@@ -103,5 +106,5 @@ def train(config: RunConfig, home: str | None = None) -> list[dict[str, Any]]:
     """
     with pipeline(config, home) as run:
         for variant in run.variants():
-            make_models(variant)
+            make_models(variant, scores_follow=False)
         return run.stages

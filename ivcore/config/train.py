@@ -60,14 +60,24 @@ class Phase(Branch):
     lr_scale: float = Field(1.0, gt=0, description="Multiplies the stage's learning rate.")
     warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
     warmup_epochs: float = Field(0.0, ge=0, description="The warm-up in epochs, in place of `warmup_steps`.")
-    decay_from: float = Field(0.5, ge=0, le=1, description="Share of the steps after which the learning rate falls.")
+    decay_from: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of all steps, those of the warm-up included, after which the learning rate falls; 1: never. "
+        "Of the schedule level; published falls from the end of the warm-up.",
+    )
     end_lr_factor: float = Field(
-        0.05, ge=0, le=1, description="Learning rate at the last step, as a share of the peak."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of the peak that the learning rate falls towards: level would reach it a step after the "
+        "last, published is never below it.",
     )
     schedule: Literal["level", "published"] = when_set(
         "level",
         "level: warm-up from nothing, the peak until decay_from, then half a cosine; "
-        "published: warm-up from end_lr_factor, then half a cosine over all that is left.",
+        "published: warm-up, then half a cosine to nothing over all that is left, neither below end_lr_factor.",
     )
     batches: Literal["random", "families", "neighbours"] = Field(
         "random",

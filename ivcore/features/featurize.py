@@ -64,12 +64,12 @@ def write_features(
     compiled = train.compiles(device.type)
     for block in model.vision_encoder.blocks if compiled else []:
         block.compile(dynamic=False)
-    rows = [row for row, num in enumerate(source.num_frames) if num == source.shape[0]]  # of videos, not of images
-    captions = Captions(store.get(frames.record()["inputs"]["manifest"])) if split or source.num_views > 1 else None
-    if split and captions:
+    captions = Captions(store.get(frames.record()["inputs"]["manifest"]))
+    rows = [row for row, clip in enumerate(source.clip_ids) if captions.media(clip) == "video"]
+    if split:
         wanted = set(captions.clips(split))
         rows = [row for row in rows if source.clip_ids[row] in wanted]
-    trained = set(captions.clips("train")) if captions else set()
+    trained = set(captions.clips("train"))
     earlier = EarlierFeatures(store, recipe, frames)
     jobs = []  # (rows, view), in the order they are written
     for start in range(0, len(rows), features.batch_size):

@@ -20,7 +20,6 @@ from torch import Tensor
 from ivcore.checkpoints import checkpoint as checkpoints
 from ivcore.config import EvalConfig, TrainConfig
 from ivcore.datasets.captions import Captions
-from ivcore.errors import UserError
 from ivcore.features.reader import Features
 from ivcore.models import S2Model
 from ivcore.models import device as devices
@@ -32,7 +31,7 @@ from ivcore.retrieval.heads import dsl, dual_weights, matched
 from ivcore.retrieval.latency import Server, gflop, milliseconds
 from ivcore.retrieval.ranking import UNSCORED, Ranked, ScoreOf, rank
 from ivcore.retrieval.rerank import k_steps, rerank, unite
-from ivcore.retrieval.slices import Slice, chosen, described
+from ivcore.retrieval.slices import Slice, chosen, described, scored
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Draft, Store
 from ivcore.store.log import Log
@@ -63,11 +62,7 @@ def write_scores(
     text_len = _text_len(checkpoint, manifest, model)
     source, captions = Features(features), Captions(manifest)
     encoder = Encoder(model.on(device), tokenizer, text_len, device, getattr(torch, train.dtype))
-    seen = set(source.clip_ids)
-    wanted = captions.clips(evaluation.split)
-    gallery = [clip for clip in wanted if clip in seen]
-    if not gallery:
-        raise UserError(f"split {evaluation.split!r} has no clip with features; eval.split names another, or add clips")
+    wanted, gallery = captions.clips(evaluation.split), scored(captions, set(source.clip_ids), evaluation)
     rows = np.array(source.rows_of(gallery))
 
     def tokens_of(videos: np.ndarray) -> Tensor:
@@ -98,8 +93,6 @@ def write_scores(
             log({f"r1/{head}/{part.name}/{direction}": 100.0 * float((found.best == 1).mean())}, queries)
         slices[part.name] = {"n_texts": len(part.captions), "n_videos": len(gallery), "n_asked": len(part.asked)}
         _costs(draft, encoder, part, texts, videos, tokens_of, evaluation)
-    if not tables:
-        raise UserError(f"split {evaluation.split!r} has no captions in {', '.join(evaluation.languages)}")
     schemas.write(draft.path / "scores.parquet", pa.concat_tables(tables), schemas.SCORES)
     record = features.record()
     stored = np.dtype(record["config"].get("dtype", "float16")).itemsize

@@ -3,13 +3,17 @@
 Shapes: T texts, V videos of the gallery, V' videos that are asked, P true pairs, O pairs of a video and an option.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ivcore.config import EvalConfig
 from ivcore.datasets.captions import Captions
+from ivcore.errors import UserError
+from ivcore.store import schemas
+from ivcore.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,36 @@ class Slice:
     def name(self) -> str:
         """LANGUAGE/CLASS."""
         return f"{self.language}/{self.text_class}"
+
+
+def check_split(manifest: Artifact, frames: Artifact, evaluation: EvalConfig) -> None:
+    """Whether there will be something to score, asked before there are features, or a model to make them.
+
+    Raises:
+        UserError: as `scored`.
+    """
+    rows = schemas.rows(frames.path / "index.parquet", schemas.FRAMES)
+    scored(Captions(manifest), {row["clip_id"] for row in rows if row["error"] is None}, evaluation)
+
+
+def scored(captions: Captions, seen: Container[str], evaluation: EvalConfig) -> list[str]:
+    """The videos of the split, in manifest order; `seen` are the clips that were decoded.
+
+    Raises:
+        UserError: if there are none, or nothing is asked of them.
+    """
+    split = evaluation.split
+    found = [clip for clip in captions.clips(split) if clip in seen and captions.media(clip) == "video"]
+    if not found:
+        raise UserError(f"split {split!r} has no video that could be decoded; eval.split names another, or add clips")
+    asked = itertools.chain(described(captions, found, evaluation), chosen(captions, found, evaluation))
+    if next(asked, None) is None:
+        classes = " or ".join(evaluation.text_classes)
+        raise UserError(
+            f"split {split!r} has no captions in {', '.join(evaluation.languages)} ({classes}); eval.languages names "
+            "others, or add captions"
+        )
+    return found
 
 
 def described(captions: Captions, gallery: list[str], evaluation: EvalConfig) -> Iterator[tuple[Slice, int]]:

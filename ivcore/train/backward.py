@@ -1,6 +1,7 @@
 """Forward and backward of one batch: this rank's rows, part by part, with their arithmetic counted."""
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from ivcore.train.gradient_cache import cached_backward
 from ivcore.train.health import Speed
 from ivcore.train.objective import Inputs, Objective, Words
 from ivcore.train.parallel import Ranks
+from ivcore.train.pools import pieces
 from ivcore.train.random_draws import Draws
 from ivcore.train.source import Source
 from ivcore.train.totals import Totals
@@ -37,7 +39,8 @@ class Backward:
     def __init__(
         self, encoder: Encoder, source: Source, train: TrainConfig, stage: StageConfig, phase: Phase, ranks: Ranks
     ) -> None:
-        self.encoder, self.source, self.train, self.phase, self.ranks = encoder, source, train, phase, ranks
+        self.encoder, self.source, self.train, self.stage = encoder, source, train, stage
+        self.phase, self.ranks = phase, ranks
         self.chunk = stage.grad_cache_chunk if phase.vtc else 0  # without contrast there is nothing to cache
         self.accumulate = stage.accumulate
         if self.chunk and (stage.accumulate > 1 or ranks.sharded):
@@ -54,16 +57,10 @@ class Backward:
         Raises:
             UserError: if the batch cannot be divided among ranks and parts.
         """
-        own = len(batch.rows) // self.ranks.count
-        pieces = -(-own // self.chunk) if self.chunk else self.accumulate  # of this rank's rows
-        parts = pieces * self.ranks.count
-        if len(batch.rows) % parts:
-            raise UserError(
-                f"phase {self.phase.name}: a batch of {len(batch.rows)} clips cannot be divided by train.ranks "
-                f"{self.ranks.count} times {pieces} parts; choose another batch_size"
-            )
-        first, seed, text_len = self.ranks.rank * pieces, self.train.seed, self.encoder.text_len
-        return [Draws(seed, self.phase.name, step, text_len, part, parts) for part in range(first, first + pieces)]
+        own = pieces(len(batch.rows), batch.kind, self.ranks.count, self.stage, self.phase)  # of this rank's rows
+        parts = own * self.ranks.count
+        first, seed, text_len = self.ranks.rank * own, self.train.seed, self.encoder.text_len
+        return [Draws(seed, self.phase.name, step, text_len, part, parts) for part in range(first, first + own)]
 
     def __call__(self, batch: Batch, totals: Totals, ready: list[Inputs] | None = None) -> tuple[list[str], Tensor]:
         """Names of the losses and their values over the whole batch, on the device: nothing here waits for it.
@@ -78,9 +75,8 @@ class Backward:
             self.ranks.average(self.objective.parameters())
         else:
             sums = {}
-            for number, one in enumerate(draws):
+            for one, inputs in zip(draws, ready or self.parts(batch, draws)):
                 one.seed_dropout()
-                inputs = self.inputs(batch, one) if ready is None else ready[number]
                 for name, loss in self._plain(inputs, one, full, totals, last=one is draws[-1]).items():
                     sums[name] = sums.get(name, 0.0) + loss.detach() / len(draws)
             if self.ranks.sharded:
@@ -113,11 +109,11 @@ class Backward:
         size, to = len(batch.rows) // draws[0].parts, self.encoder.device
         own = slice(draws[0].rows(size).start, draws[-1].rows(size).stop)
         samples = torch.tensor(sample_ids(batch.rows, batch.captions)[own]).to(to)
-        families = batch.families[own].to(to)
+        families, asked = batch.families[own].to(to), self._asked(batch, draws)
 
         def encode(one: Draws) -> tuple[tuple[Tensor, ...], Any]:
             one.seed_dropout()
-            inputs = self.inputs(batch, one)
+            inputs = self.inputs(batch, one, asked)
             with self.encoder.arithmetic():
                 vectors, *rest = self.objective.encode(inputs)
             return vectors, (inputs, *rest)
@@ -149,8 +145,29 @@ class Backward:
         totals.gflop += totals.cost[kind] * self.ranks.count
         return found
 
-    def inputs(self, batch: Batch, draws: Draws) -> Inputs:
-        """The rows of the part that `draws` belongs to, with all that the host has to decide of them."""
+    def parts(self, batch: Batch, draws: list[Draws]) -> Iterator[Inputs]:
+        """The inputs of each part, one after the other."""
+        asked = self._asked(batch, draws)
+        return (self.inputs(batch, one, asked) for one in draws)
+
+    def _asked(self, batch: Batch, draws: list[Draws]) -> int:
+        """Masked words in all parts of this rank together; 0 where they need not be known, since it has one part."""
+        if len(draws) == 1 or not self._masks_words(draws[0].step):
+            return 0
+        whole = dataclasses.replace(draws[0], part=self.ranks.rank, parts=self.ranks.count)
+        captions = batch.captions[whole.rows(len(batch.rows) // self.ranks.count)]
+        ids, mask = self.encoder.tokenizer.encode(captions, self.encoder.text_len)
+        return int((whole.masked_words(ids, mask, self.encoder.tokenizer)[1] != NO_TARGET).sum())
+
+    def _masks_words(self, step: int) -> bool:
+        return self.objective.fuses and self.phase.mlm > 0 and self.is_full(step)
+
+    def inputs(self, batch: Batch, draws: Draws, asked: int = 0) -> Inputs:
+        """The rows of the part that `draws` belongs to, with all that the host has to decide of them.
+
+        Args:
+            asked: masked words in all parts of this rank; 0: there is this one alone.
+        """
         own, begun, to = draws.rows(len(batch.rows) // draws.parts), time.monotonic(), self.encoder.device
         rows, views, captions = batch.rows[own], batch.views[own], batch.captions[own]
         tokenizer, model = self.encoder.tokenizer, self.encoder.model
@@ -163,16 +180,18 @@ class Backward:
             video = _sent(self.source.tokens(rows, views), to).to(getattr(torch, self.train.weights))
         else:
             frames = self.source.batch(rows, views)
-            is_image = frames.shape[1] == 1
+            is_image = batch.kind.startswith("image")
             dropped = self.phase.image_token_drop if is_image else self.phase.token_drop
             if dropped and isinstance(model, S2Model):
-                num_patches = model.num_patches // (model.vision_encoder.shape.grid[0] if is_image else 1)
+                num_patches = model.num_patches // (model.vision_encoder.shape.grid[0] if frames.shape[1] == 1 else 1)
                 kept = _sent(draws.kept_tokens(len(rows), num_patches, dropped), to)
             video = normalise(_sent(frames, to))
-        if self.objective.fuses and self.phase.mlm and self.is_full(draws.step):
+        if self._masks_words(draws.step):
             corrupted, labels = draws.masked_words(ids, mask, tokenizer)
             places = (labels.flatten() != NO_TARGET).nonzero()[:, 0]
-            words = Words(*(_sent(t, to) for t in (corrupted, places, labels.flatten()[places])))
+            num, own_parts = len(places), draws.parts // self.ranks.count
+            corrupted, places, targets = (_sent(t, to) for t in (corrupted, places, labels.flatten()[places]))
+            words = Words(corrupted, places, targets, num * own_parts / asked if asked else 1.0, asked or num)
         times = 2 if self.chunk else 1  # that a clip comes by
         self.speed.waited += time.monotonic() - begun
         self.speed.videos += len(rows) * self.ranks.count / times

@@ -83,7 +83,8 @@ class Batches:
             for _, clip, text in captions.texts(language, text_class, "train"):
                 if clip in row_of:
                     of_clip.setdefault(row_of[clip], []).append(text)
-            for kind in ("video", "image"):
+            # Tokens of a frozen trunk are those of videos: an image has as few as it has frames, and is not kept.
+            for kind in ("video",) if phase.reads_features else ("video", "image"):
                 some = {row: texts for row, texts in of_clip.items() if media[row] == kind}
                 if len(some) > 1:
                     self.texts[kind, language, text_class] = {
@@ -98,13 +99,13 @@ class Batches:
         self.batch_size = min(batch_size, max(map(len, self.pools.values())))
         self.per_epoch = {m: self._batches_of(m, weight) for m in dict.fromkeys(kind[0] for kind in self.pools)}
         self.phase = phase.in_steps(sum(self.per_epoch.values()))  # epochs counted out in steps
-        self.neighbours: dict[int, np.ndarray] = {}  # set before batches of neighbours are asked for
+        self.neighbours: dict[Kind, dict[int, np.ndarray]] = {}  # set before batches of neighbours are asked for
 
     def __iter__(self) -> Iterator[Batch]:
         """One batch a step, `phase.steps` in all."""
         draw = np.random.default_rng([self.seed, *self.phase.name.encode()])
         single = {kind: Deck(pool) for kind, pool in self.pools.items()}
-        groups = {kind: self._families(kind) if self.phase.batches == "families" else [] for kind in self.pools}
+        groups = self._groups()
         anchors = {k: Deck(np.arange(len(groups[k])) if groups[k] else np.unique(p)) for k, p in self.pools.items()}
         met = {kind: [0] * len(self.family) for kind in self.texts}  # times each row came by
         seen = [0] * len(self.family)  # the same, whatever it read
@@ -113,10 +114,10 @@ class Batches:
             media = list(self.per_epoch)[turns.deal(1, draw)[0] if len(self.per_epoch) > 1 else 0]
             kind = self._kind(media, draw)
             grouped = self.phase.batches != "random" and draw.random() < self.phase.group_share
-            if not grouped or media == "image":  # images have no swaps and no neighbours
+            if not grouped or media == "image":
                 rows = single[kind].deal(min(self.batch_size, len(self.pools[kind])), draw)
             else:
-                rows = self._grouped(anchors[kind], groups[kind], draw)
+                rows = self._grouped(kind, anchors[kind], groups[kind], draw)
             captions, views = [], []
             for row, read in zip(rows.tolist(), self._read(kind, rows.tolist(), draw)):
                 texts = self.texts[read][row]
@@ -125,6 +126,39 @@ class Batches:
                 views.append(seen[row] % self.views)
                 seen[row] += 1
             yield Batch(rows.tolist(), captions, torch.from_numpy(self.family[rows]), "/".join(kind), views)
+
+    def sizes(self) -> dict[str, int]:
+        """Clips of each batch that can come, by what it is made of: a small pool makes small ones."""
+        found, groups, share = {}, self._groups(), self.phase.group_share
+        for kind, pool in self.pools.items():
+            grouped = self.phase.batches != "random" and kind[0] == "video" and share > 0
+            if not self.comes(kind):
+                continue
+            if grouped:
+                rows = set(itertools.chain.from_iterable(groups[kind])) or set(pool.tolist())
+                found[f"{'/'.join(kind)} by {self.phase.batches}"] = min(self.batch_size, len(rows))
+            if not grouped or share < 1:
+                found["/".join(kind)] = min(self.batch_size, len(pool))
+        return found
+
+    def comes(self, kind: Kind) -> bool:
+        """Whether a batch can be of this kind: its length is drawn, or is all that there is of its media."""
+        media, _, text_class = kind
+        drawn = self.phase.long_share > 0 if text_class == "long" else self.phase.long_share < 1
+        return drawn or all(other[2] == text_class for other in self.pools if other[0] == media)
+
+    def first_captions(self) -> dict[int, str]:
+        """A caption of each video that a batch can show, in the first language it has one in."""
+        found: dict[int, str] = {}
+        for media, language, text_class in self.texts:
+            pool = media, (language if self.phase.language_by == "batch" else ANY), text_class
+            if media == "video" and self.comes(pool):
+                found = {row: shown[0] for row, shown in self.texts[media, language, text_class].items()} | found
+        return found
+
+    def _groups(self) -> dict[Kind, list[list[int]]]:
+        """The families of each pool; none where batches are not made of them."""
+        return {kind: self._families(kind) if self.phase.batches == "families" else [] for kind in self.pools}
 
     def _rows(self) -> dict[Kind, np.ndarray]:
         """Rows of each kind a batch can be of."""
@@ -173,7 +207,7 @@ class Batches:
             members.setdefault(int(self.family[row]), []).append(row)
         return [m for m in members.values() if len(m) > 1] or list(members.values())
 
-    def _grouped(self, deck: Deck, families: list[list[int]], draw: np.random.Generator) -> np.ndarray:
+    def _grouped(self, kind: Kind, deck: Deck, families: list[list[int]], draw: np.random.Generator) -> np.ndarray:
         """Whole families, or anchors with 7 of their nearest, until the batch is full; the last one may be cut."""
         rows: dict[int, None] = {}
         for _ in range(2 * len(deck.numbers)):  # once through may begin in the middle of a shuffle
@@ -183,7 +217,7 @@ class Batches:
             if families:
                 rows.update(dict.fromkeys(families[number]))
             elif number not in rows:
-                near = [int(r) for r in draw.permutation(self.neighbours[number]) if int(r) not in rows]
+                near = [int(r) for r in draw.permutation(self.neighbours[kind][number]) if int(r) not in rows]
                 rows.update(dict.fromkeys([number, *near[: GROUP - 1]]))
         return np.array(list(rows)[: self.batch_size])
 

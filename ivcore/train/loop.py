@@ -105,7 +105,8 @@ class Loop:
         states, last = States(place, self.train.keep_states), self.phase.steps
         resumed = self._resume(states)
         totals = self.totals
-        left, hidden = itertools.islice(batches, resumed, None), self.ranks.rank > 0 or None
+        last_batch = resumed if self._stopped_early else None  # stopped by SIGTERM in the step that ended it
+        left, hidden = itertools.islice(batches, resumed, last_batch), self.ranks.rank > 0 or None
         bar = tqdm(None, f"fit {self.phase.name}", last, unit="step", initial=resumed, disable=hidden)
         self.model.clamp_temp()
         saved, self.backward.speed = (resumed, time.monotonic()), health.Speed()
@@ -155,7 +156,7 @@ class Loop:
 
         def make(numbered: tuple[int, Batch]) -> list[Inputs]:
             number, batch = numbered
-            return [self.backward.inputs(batch, draws) for draws in self.backward.draws(batch, number)]
+            return list(self.backward.parts(batch, self.backward.draws(batch, number)))
 
         with contextlib.closing(prefetch(enumerate(batches, first), make)) as found:
             for (_, batch), ready in found:
@@ -253,7 +254,11 @@ class Loop:
             totals.best, totals.best_step, totals.looks_since_best = found, totals.step, 0
             if self.stage.keep == "best":
                 self.best = {name: whole(p.detach()).cpu().clone() for name, p in self.named.items()}
-        return 0 < self.stage.patience <= totals.looks_since_best
+        return self._stopped_early
+
+    @property
+    def _stopped_early(self) -> bool:
+        return 0 < self.stage.patience <= self.totals.looks_since_best
 
     def _save_is_due(self, step: int, time_s: float, states: States) -> bool:
         """Rank 0 says when: it writes. While a state is being written the next one waits for a later step."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ivcore.errors import UserError
 from ivcore.models import S2Model
 from ivcore.retrieval.embed import Encoder
+from ivcore.train.batches import Kind
 from ivcore.train.source import Source, tokens
 
 BATCH = 256
@@ -17,8 +18,14 @@ NEAREST = 24  # a group of neighbours is drawn from this many
 
 
 @torch.no_grad()
-def confused(encoder: Encoder, source: Source, captions: Mapping[int, str]) -> dict[int, np.ndarray]:
-    """For each row of the source that has a caption the rows it is most confused with, nearest first; in float32."""
+def confused(
+    encoder: Encoder, source: Source, captions: Mapping[int, str], pools: Mapping[Kind, np.ndarray]
+) -> dict[Kind, dict[int, np.ndarray]]:
+    """For each row of a pool the rows of it that the model confuses it with, nearest first; in float32.
+
+    Args:
+        captions: of each row of the source that is in a pool, the caption that is compared.
+    """
     encoder = dataclasses.replace(encoder, dtype=torch.float32)
     model = encoder.model
     if not isinstance(model, S2Model):
@@ -31,7 +38,13 @@ def confused(encoder: Encoder, source: Source, captions: Mapping[int, str]) -> d
         video.append(F.normalize(model.project_video(pooled).float(), dim=-1).cpu())
         text.append(encoder.text(*encoder.tokenizer.encode([captions[r] for r in part], encoder.text_len))[1].cpu())
     model.train()
-    return nearest(torch.cat(video), torch.cat(text), rows)
+    videos, texts, place = torch.cat(video), torch.cat(text), {row: n for n, row in enumerate(rows)}
+    found = {}
+    for kind, pool in pools.items():
+        own = np.unique(pool).tolist()
+        some = [place[row] for row in own]
+        found[kind] = nearest(videos[some], texts[some], own)
+    return found
 
 
 def nearest(video: torch.Tensor, text: torch.Tensor, rows: Sequence[int]) -> dict[int, np.ndarray]:

@@ -37,11 +37,17 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Words:
-    """The masked words: corrupted ids [B, L]; where the asked ones stand, int64 [W] of B * L; their ids [W]."""
+    """The masked words: corrupted ids [B, L]; where the asked ones stand, int64 [W] of B * L; their ids [W].
+
+    A batch in parts is averaged over them. So that its loss is the mean over its words, whatever part they stand in, a
+    part that holds more of the words `asked` for on this rank has more `weight`.
+    """
 
     ids: Tensor
     places: Tensor
     targets: Tensor
+    weight: float
+    asked: int
 
 
 class Objective(nn.Module):
@@ -113,7 +119,7 @@ class Objective(nn.Module):
             else:
                 fused = model.fuse(states, batch.mask, kv).flatten(0, 1).index_select(0, words.places)  # [W, H]
             loss = mlm_loss(model.mlm_logits(fused)[None], words.targets[None])
-            losses["mlm"] = loss * share(torch.full((), len(words.targets), device=loss.device))
+            losses["mlm"] = loss * words.weight * share(torch.full((), words.asked, device=loss.device))
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

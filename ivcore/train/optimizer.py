@@ -48,8 +48,10 @@ def set_lr(optimiser: torch.optim.Optimizer, stage: StageConfig, phase: Phase, s
 def lr_factor(phase: Phase, step: int) -> float:
     """Share of the peak learning rate at `step` (from 0).
 
-    level: linear warm-up, level, then half a cosine down. published: linear warm-up from `end_lr_factor`, then half a
-    cosine to it, from the end of the warm-up to the last step (internvideo2's utils/scheduler.py).
+    level: linear warm-up, level, then half a cosine to `end_lr_factor`, which the step after the last would have; a
+    warm-up that goes on beyond `decay_from` ends on the cosine. published: linear warm-up, then half a cosine to
+    nothing, which the step after the last would have; neither falls below `end_lr_factor` (internvideo2's
+    utils/scheduler.py).
 
     >>> phase = Phase(name="p", steps=100, warmup_steps=10, decay_from=0.5, end_lr_factor=0.0)
     >>> [round(lr_factor(phase, s), 2) for s in (0, 9, 49, 75, 100)]

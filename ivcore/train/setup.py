@@ -10,6 +10,7 @@ from ivcore.models.base import VideoTextModel
 from ivcore.models.config import load_size, with_bert
 from ivcore.retrieval.embed import Encoder
 from ivcore.text.tokenizer import Tokenizer
+from ivcore.train import pools
 from ivcore.train.batches import Batches
 from ivcore.train.job import Job
 from ivcore.train.neighbours import confused
@@ -40,11 +41,16 @@ def model_and_tokenizer(job: Job, captions: Captions) -> tuple[VideoTextModel, T
 
 
 def batches(job: Job, captions: Captions, encoder: Encoder, source: Source) -> Batches:
-    """The batches of the phase; neighbours are those that the model confuses as the phase begins."""
+    """The batches of the phase; neighbours are those that the model confuses as the phase begins.
+
+    Raises:
+        UserError: if this phase or one after it cannot be trained on these clips.
+    """
+    pools.check(job, captions, source.clip_ids)
     found = Batches(captions, source.clip_ids, job.phase, job.stage.batch_size, job.train.seed, source.num_views)
     if job.phase.batches == "neighbours":
-        texts = next(iter(found.texts.values()))
-        found.neighbours = confused(encoder, source, {row: shown[0] for row, shown in texts.items()})
+        asked = {kind: pool for kind, pool in found.pools.items() if kind[0] == "video" and found.comes(kind)}
+        found.neighbours = confused(encoder, source, found.first_captions(), asked)
     return found
 
 

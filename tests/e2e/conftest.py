@@ -25,8 +25,8 @@ SMALL = {
     "data": {"synthetic": {"train_clips": 8, "val_clips": 4, "test_clips": 4}},
     "train": {
         "threads": 1,
-        "s2": {"batch_size": 4, "phases": [{"name": "words", "steps": 2}]},
-        "clip": {"batch_size": 4, "phases": [{"name": "pooler", "steps": 2, "trainable": "clip"}]},
+        "s2": {"batch_size": 4, "phases": [{"name": "words", "steps": 2, "warmup_steps": 0}]},
+        "clip": {"batch_size": 4, "phases": [{"name": "pooler", "steps": 2, "warmup_steps": 0, "trainable": "clip"}]},
     },
     "eval": {"k": 2, "bootstrap": 100, "latency_queries": 10},
 }

@@ -183,6 +183,23 @@ def test_an_arm_without_clip_scores_s2_alone(home):
         evaluate(parse({"train": {"s2": {"phases": []}}}), str(home))
 
 
+def test_a_split_without_clips_is_noticed_before_anything_is_trained(home, monkeypatch):
+    from flows.everything import everything
+    from flows.train import train
+    from ivcore.retrieval import slices
+
+    def nothing(manifest, frames, evaluation):
+        raise UserError(f"split {evaluation.split} is empty")
+
+    monkeypatch.setattr(slices, "check_split", nothing)
+    before = _runs(home).keys()
+    with pytest.raises(UserError, match="split val is empty"):
+        everything(parse({"seeds": [21], "eval": {"split": "val"}}), str(home))
+    ran = [run.data.tags["iv.step"] for id, run in _runs(home).items() if id not in before]
+    assert "decode" in ran and "fit_s2" not in ran
+    assert any(s["step"] == "fit_s2" for s in train(parse({"seeds": [21]}), str(home)))  # which scores nothing
+
+
 def test_a_grid_encodes_each_frames_and_dtype_once_and_nothing_again(home):
     from flows.grid import grid
 

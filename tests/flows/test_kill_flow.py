@@ -11,9 +11,9 @@ import pytest
 from tests import kill
 
 CLIPS = ["data.synthetic.train_clips=48", "data.synthetic.val_clips=8", "data.synthetic.test_clips=8"]
-S2 = [f"train.s2.phases.{name}.steps=8" for name in ("words", "bindings", "matching")]
-CLIP = [f"train.clip.phases.{name}.steps=8" for name in ("text", "pooler")]
-SMALL = [*CLIPS, *S2, *CLIP, "train.s2.batch_size=16", "train.clip.batch_size=16", "train.threads=1", "eval.k=4"]
+PHASES = ["s2.phases.words", "s2.phases.bindings", "s2.phases.matching", "clip.phases.text", "clip.phases.pooler"]
+STEPS = [f"train.{phase}.{field}" for phase in PHASES for field in ("steps=8", "warmup_steps=2")]
+SMALL = [*CLIPS, *STEPS, "train.s2.batch_size=16", "train.clip.batch_size=16", "train.threads=1", "eval.k=4"]
 ORDER = ("s2", "clip", "scores")
 ROOT = Path(kill.__file__).parents[1]
 

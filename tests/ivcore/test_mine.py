@@ -10,7 +10,11 @@ from ivcore.store.artifacts import Store
 from tests import own_videos
 
 FEW = [
-    *(f"train.{stage}.phases.{phase}.steps=4" for stage, phase in (("s2", "pretrain"), ("clip", "text"))),
+    *(
+        f"train.{stage}.phases.{phase}.{field}"
+        for stage, phase in (("s2", "pretrain"), ("clip", "text"))
+        for field in ("steps=4", "warmup_steps=1")
+    ),
     "train.threads=1",
     "frames.workers=1",
     "eval.latency_queries=10",

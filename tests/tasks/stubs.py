@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 
 from ivcore import steps
+from ivcore.retrieval import slices
 from ivcore.steps import Step
 
 
@@ -46,6 +47,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(steps, name, stub)
+    monkeypatch.setattr(slices, "check_split", lambda manifest, frames, evaluation: None)
     publishing = ModuleType("ivcore.verdict.publish")
     publishing.publish = _publish
     monkeypatch.setitem(sys.modules, "ivcore.verdict.publish", publishing)

@@ -26,7 +26,7 @@ SMALL = [
     "eval.bootstrap=100",
     "eval.examples=0",
     "train.s2.phases=[]",
-    'train.clip.phases=[{name="pooler", epochs=2, trainable="clip"}]',
+    'train.clip.phases=[{name="pooler", epochs=2, warmup_steps=1, trainable="clip"}]',
 ]
 
 

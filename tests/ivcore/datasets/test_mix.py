@@ -7,12 +7,15 @@ import pytest
 from PIL import Image
 
 from ivcore import config, steps
-from ivcore.config import DataConfig, PartConfig
+from ivcore.config import DataConfig, EvalConfig, PartConfig
 from ivcore.datasets.captions import Captions
 from ivcore.datasets.shapes.drawing import encode
 from ivcore.errors import UserError
+from ivcore.models.vision import VisionTower
+from ivcore.retrieval import slices
 from ivcore.store import schemas
 from ivcore.store.artifacts import Store
+from ivcore.train.random_draws import Draws
 from ivcore.video import images
 from ivcore.video.frames import Frames
 from ivcore.video.probe import Unusable
@@ -101,6 +104,37 @@ def test_training_reads_both_and_features_hold_videos_alone(made, mixed):
     features = steps.run(steps.featurize(store, run.features, run.train, made[1], s2), store)
     ids = schemas.read(features.path / "features.parquet", "features", ["clip_id"]).column(0).to_pylist()
     assert len(ids) == 10 and not any(i.startswith("stills/") for i in ids)
+
+
+def test_a_video_of_one_frame_is_a_video_still(made, mixed):
+    store, run = mixed
+    frames = steps.run(steps.decode(store, run.data, run.frames.model_copy(update={"num_frames": 1}), made[0]), store)
+    phase = run.train.s2.phases[0].model_copy(update={"name": "one", "token_drop": 0.5, "image_token_drop": 0.9})
+    dropped, drop = set(), Draws.kept_tokens
+    with pytest.MonkeyPatch.context() as patch:
+
+        def kept(self, num, patches, ratio):
+            dropped.add(ratio)
+            return drop(self, num, patches, ratio)
+
+        patch.setattr(Draws, "kept_tokens", kept)
+        s2 = steps.run(steps.fit_s2(store, run.model, run.train, phase, made[0], frames, None), store)
+        patch.setattr(VisionTower, "take_frames", lambda self, num: None)  # tiny's tubelets are of two frames
+        features = steps.run(steps.featurize(store, run.features, run.train, frames, s2), store)
+    assert dropped == {0.5, 0.9}
+    ids = schemas.read(features.path / "features.parquet", "features", ["clip_id"]).column(0).to_pylist()
+    assert len(ids) == 10 and not any(i.startswith("stills/") for i in ids)
+
+
+def test_nothing_to_score_is_said_before_anything_is_trained(made):
+    slices.check_split(*made, EvalConfig())
+    for fields, said in (
+        ({"split": "val"}, "split 'val' has no video that could be decoded; eval.split names another"),
+        ({"languages": ("es",)}, "split 'test' has no captions in es"),
+        ({"text_classes": ("long",)}, r"no captions in en, zh, es \(long\)"),
+    ):
+        with pytest.raises(UserError, match=said):
+            slices.check_split(*made, EvalConfig(**fields))
 
 
 def test_the_key_follows_weights_and_bytes_not_places(mixed, tmp_path):

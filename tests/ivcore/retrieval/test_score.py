@@ -184,7 +184,7 @@ def test_same_bytes_again(made, scores, tmp_path):
 
 
 def test_nothing_to_score_is_said(made):
-    with pytest.raises(UserError, match="no clip with features"):
+    with pytest.raises(UserError, match="split 'val' has no video that could be decoded"):
         score(made, "s2", EVAL.model_copy(update={"split": "val"}))
     with pytest.raises(UserError, match="no captions in es"):
         score(made, "clip", EVAL.model_copy(update={"languages": ("es",)}))

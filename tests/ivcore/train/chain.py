@@ -12,9 +12,9 @@ SMALL = [
     "train.s2.batch_size=16",
     "train.clip.batch_size=16",
     'train.s2.phases=[{name="all", steps=12, warmup_steps=2, vtm=1.0, mlm=1.0, token_drop=0.5, batches="families"},'
-    ' {name="last", steps=3, trainable="fusion", vtc=0.0, vtm=1.0, batches="neighbours"}]',
-    'train.clip.phases=[{name="text", steps=4, trainable="clip_text", languages=["en", "zh"], long_share=0.5},'
-    ' {name="pooler", steps=3, trainable="clip", languages=["en", "zh"]}]',
+    ' {name="last", steps=3, warmup_steps=0, trainable="fusion", vtc=0.0, vtm=1.0, batches="neighbours"}]',
+    'train.clip.phases=[{name="text", steps=4, warmup_steps=2, trainable="clip_text", languages=["en", "zh"],'
+    ' long_share=0.5}, {name="pooler", steps=3, warmup_steps=2, trainable="clip", languages=["en", "zh"]}]',
 ]
 
 

@@ -51,6 +51,48 @@ def test_matching_and_masked_words_of_a_single_chunk_are_those_of_the_batch():
     assert all(torch.allclose(cached[1][n], whole[1][n], atol=1e-5) for n in whole[1])
 
 
+@pytest.mark.parametrize("stage, vtc", [({"accumulate": 4}, 0.0), ({"grad_cache_chunk": 4}, 1.0)])
+def test_masked_words_in_parts_are_those_of_the_whole_batch(stage, vtc):
+    """Captions have 3 to 14 words, so parts have more and fewer masked ones; each word counts the same."""
+
+    def found(stage):
+        loop = made_up.loop("s2", made_up.phase("s2", vtc=vtc, vtm=0.0, mlm=2.0), stage, dropout=0.0)
+        batch = next(made_up.batches(1))
+        names, losses = loop.backward(batch, loop.totals)
+        counts = [inputs.words.targets.numel() for inputs in loop.backward.parts(batch, loop.backward.draws(batch, 0))]
+        return (
+            dict(zip(names, losses.tolist())),
+            {n: p.grad for n, p in loop.named.items() if p.grad is not None},
+            counts,
+        )
+
+    (whole, wanted, _), (parts, given, counts) = found({}), found(stage)
+    assert len(set(counts)) > 1  # or there would be nothing to weigh
+    assert parts == pytest.approx(whole, rel=1e-5) and given.keys() == wanted.keys()
+    assert all(torch.allclose(given[n], wanted[n], atol=1e-5) for n in wanted)
+
+
+def test_matching_of_a_chunk_counts_by_its_share():
+    """Its negatives come from the chunk, so only the mean over chunks can be told."""
+    stage = {"grad_cache_chunk": 4}
+    loop = made_up.loop("s2", made_up.phase("s2", mlm=0.0), stage, dropout=0.0)
+    batch = next(made_up.batches(1))
+    draws, objective = loop.backward.draws(batch, 0), loop.backward.objective
+    alone = []
+    for one in draws:
+        inputs = loop.backward.inputs(batch, one)
+        vectors, *rest = objective.encode(inputs)
+        alone.append(objective.fused(inputs, one, vectors, *rest)["vtm"])
+    mean = torch.stack(alone).mean()
+    names, losses = loop.backward(batch, loop.totals)
+    assert losses[names.index("vtm")].item() == pytest.approx(mean.item(), rel=1e-6)
+    head = [n for n in loop.named if "itm_head" in n]  # nothing but matching moves it
+    given = {n: loop.named[n].grad.clone() for n in head}
+    loop.optimiser.zero_grad(set_to_none=True)
+    mean.backward()
+    assert head and all(torch.allclose(given[n], loop.named[n].grad, atol=1e-7) for n in head)
+
+
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(UserError, match="16 clips cannot be divided"):
         gradients(3)

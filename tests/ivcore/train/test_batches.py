@@ -31,6 +31,7 @@ class MadeUpCaptions:
 
 
 CLIPS = [f"c{i:02}" for i in range(40)]
+EN = ("video", "en", "short")
 
 
 def made(seed=0, **fields):
@@ -91,7 +92,7 @@ def test_the_caption_hangs_on_seed_clip_and_epoch_alone():
 @pytest.mark.parametrize("kind", ["random", "families", "neighbours"])
 def test_a_later_batch_can_be_drawn_again_by_skipping(kind):
     batches = made(batches=kind, group_share=0.7)
-    batches.neighbours = {row: np.arange(row - 20, row - 1) % 36 for row in range(36)}
+    batches.neighbours = {EN: {row: np.arange(row - 20, row - 1) % 36 for row in range(36)}}
     whole = [(b.rows, b.captions) for b in batches]
     again = [(b.rows, b.captions) for b in itertools.islice(batches, 5, None)]
     assert len(whole) == 9 and again == whole[5:]
@@ -111,7 +112,7 @@ def test_families_come_whole():
 def test_neighbour_batches_hold_no_clip_twice():
     batches = made(batches="neighbours")
     unit = torch.nn.functional.normalize(torch.randn(36, 8, generator=torch.Generator().manual_seed(1)), dim=1)
-    batches.neighbours = nearest(unit, unit, range(36))
+    batches.neighbours = {EN: nearest(unit, unit, range(36))}
     assert all(len(set(b.rows)) == len(b.rows) == 8 for b in batches)
 
 
@@ -204,3 +205,47 @@ def test_a_batch_of_one_sample_teaches_matching_nothing():
 def test_phases_whose_names_are_anagrams_draw_other_batches():
     one, other = (Batches(MadeUpCaptions(), CLIPS, Phase(name=name, steps=9), 8, 0) for name in ("ab", "ba"))
     assert [b.rows for b in one] != [b.rows for b in other]
+
+
+@pytest.mark.parametrize("by", ["batch", "clip"])
+def test_neighbours_of_a_batch_are_clips_of_its_own_language(by):
+    """Every clip has English, few have Spanish: a Spanish batch knows its anchors and meets none without Spanish."""
+    batches = mixed(60, languages=("en", "es"), batches="neighbours", language_by=by)
+    unit = torch.nn.functional.normalize(torch.randn(36, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    batches.neighbours = {
+        kind: nearest(unit[own := np.unique(pool)], unit[own], own) for kind, pool in batches.pools.items()
+    }
+    found = list(batches)
+    assert {b.kind for b in found if b.kind.startswith("video")} == (
+        {"video/en/short", "video/es/short"} if by == "batch" else {"video/any/short"}
+    )
+    assert all(c == f"{c[:2]} {row}" for b in found for row, c in zip(b.rows, b.captions, strict=True))
+    assert set(batches.first_captions()) == set(range(24))  # videos alone
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"batches": "families"},
+        {"batches": "families", "group_share": 0.5},
+        {"batches": "neighbours", "languages": ("en", "es")},
+        {"languages": ("es",), "long_share": 0.5},
+        {"languages": ("en", "es"), "language_by": "clip"},
+    ],
+)
+@pytest.mark.parametrize("size", [4, 14, 200])
+def test_sizes_are_those_of_the_batches_that_come(fields, size):
+    batches = Batches(Mixed(), CLIPS, Phase(name="p", steps=120, **fields), size, 0)
+    batches.neighbours = {
+        kind: {row: pool[pool != row] for row in pool.tolist()} for kind, pool in batches.pools.items()
+    }
+    assert set(batches.sizes().values()) == {len(b.rows) for b in batches}
+    kinds = {name.split(" by ")[0] for name in batches.sizes()}
+    assert kinds == {b.kind for b in batches}
+
+
+def test_a_frozen_trunk_reads_no_images():
+    """Its tokens are kept of videos alone; whether they are kept or made again, the same clips are trained on."""
+    batches = Batches(Mixed(), CLIPS, Phase(name="p", steps=60, trainable="clip"), 4, 0)
+    assert {b.kind for b in batches} == {"video/en/short"}

@@ -21,8 +21,8 @@ def poisoned(kind, bad_step, monkeypatch, **train):
     loop = made_up.loop(kind, made_up.phase(kind, steps=5), **train)
     inputs, rows = loop.backward.inputs, []
 
-    def poison(batch, draws):
-        found = inputs(batch, draws)
+    def poison(batch, draws, *asked):
+        found = inputs(batch, draws, *asked)
         rows.append(batch.rows)
         if draws.step + 1 == bad_step:
             found.video.fill_(float("nan"))

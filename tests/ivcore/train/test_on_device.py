@@ -72,8 +72,8 @@ def poisoned(bad_step, monkeypatch, **train):
     loop = loop_of("clip", True, **train)
     inputs = loop.backward.inputs
 
-    def poison(batch, draws):
-        found = inputs(batch, draws)
+    def poison(batch, draws, *asked):
+        found = inputs(batch, draws, *asked)
         if draws.step + 1 == bad_step:
             found.video.fill_(float("nan"))
         return found

@@ -14,6 +14,21 @@ def test_published_schedule():
     assert factors[60] == pytest.approx(0.5) and min(factors) == 0.01 and factors[99] < 0.011
 
 
+def test_what_the_config_says_of_the_end_is_so():
+    """A step after the last would have end_lr_factor; published touches it earlier, and is never below."""
+    level = Phase(name="p", steps=40, warmup_steps=4, decay_from=0.25, end_lr_factor=0.2)
+    factors = [optimizer.lr_factor(level, s) for s in range(41)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0] and set(factors[3:11]) == {1.0}  # 10 of 40, the warm-up among them
+    assert factors[10:] == sorted(factors[10:], reverse=True) and factors[11] < 1
+    assert factors[39] > factors[40] == pytest.approx(0.2)
+    for other in ({"decay_from": 1.0}, {"decay_from": 0.9, "schedule": "published"}):
+        same = level.model_copy(update=other)
+        assert (optimizer.lr_factor(same, 39) == 1.0) == ("schedule" not in other)
+    published = level.model_copy(update={"schedule": "published"})
+    factors = [optimizer.lr_factor(published, s) for s in range(40)]
+    assert factors[0] == factors[39] == min(factors) == 0.2 and factors[4] == 1.0 > factors[5]
+
+
 def test_groups_hold_every_trained_parameter_once_under_its_own_rate():
     model = made_up.parts("s2")[0]
     stage = StageConfig(phases=(), different_lr={"itm_head": 10.0, r"text_encoder\.cls": 0.5})

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ivcore.store.artifacts import Store
+from ivcore.train.loop import Loop
 from ivcore.train.state import model_and_optimiser
 from tests import kill
 from tests.ivcore.train import made_up
@@ -124,6 +125,32 @@ def test_sigterm_saves_and_exits(tmp_path):
         loop.run(made_up.batches(15), term, tmp_path)
     assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
     assert [p.name for p in tmp_path.iterdir()] == ["step-000010"]
+
+
+def test_sigterm_in_the_step_of_an_early_stop_leaves_the_phase_ended(tmp_path):
+    """The look after step 6 ends the phase; the state that is saved then says so to the run that goes on from it."""
+    stage = {"validate_every": 2, "patience": 2, "keep": "best"}
+
+    def ended(place, term):
+        made = made_up.loop("clip", made_up.phase("clip", steps=12), stage)
+        looks = iter([30.0, 20.0, 10.0, 99.0, 99.0, 99.0])
+
+        def look(encoder):
+            if term and loop.totals.step == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return next(looks)
+
+        parts = (getattr(made, name) for name in ("encoder", "source", "train", "stage", "phase", "ranks"))
+        loop = Loop(*parts, look)
+        loop.run(made_up.batches(12), lambda figures, step: None, place)
+        return loop
+
+    whole = ended(tmp_path / "whole", term=False)
+    with pytest.raises(SystemExit):
+        ended(tmp_path / "place", term=True)
+    again = ended(tmp_path / "place", term=False)
+    assert whole.totals.step == again.totals.step == 6
+    assert all(torch.equal(again.named[n], whole.named[n]) for n in whole.named)
 
 
 def test_sigterm_goes_on_to_whoever_listened_before(tmp_path):
