@@ -10,8 +10,8 @@ from ivcore.losses.mlm import mlm_loss
 from ivcore.losses.vtc import similarity, vtc_loss
 from ivcore.losses.vtm import vtm_loss
 from ivcore.models import ClipModel, S2Model, build_clip, build_s2
+from tests.devices import DEVICES
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 IDS = torch.tensor([[1, 5, 9, 2, 0, 0], [1, 7, 8, 9, 4, 2], [1, 3, 3, 2, 0, 0], [1, 40, 41, 42, 43, 2]])
 COSINE = 0.9995  # of every vector with its float32 self; worst seen on the CPU: 0.9998
 LARGEST = 0.03  # largest difference over the largest entry, tokens and logits included; worst seen: 0.018

@@ -3,6 +3,7 @@
 The form for a CPU (by video) and the form for a GPU (in blocks) are held to the same tests.
 """
 
+import copy
 from unittest import mock
 
 import numpy as np
@@ -24,7 +25,16 @@ def in_blocks(model, states, mask, tokens_of, pairs, dtype=None, max_bytes=1 << 
     return BlockRerank(model, dtype, max_bytes=max_bytes)(states, mask.sum(dim=1).numpy(), tokens_of, pairs)
 
 
-ENGINES = pytest.mark.parametrize("engine", [rerank, in_blocks], ids=["by video", "in blocks"])
+def on_a_card(model, states, mask, tokens_of, pairs, *args):
+    """In blocks where they are made for."""
+    there = copy.deepcopy(model).to("cuda")
+    return in_blocks(there, states.to("cuda"), mask, lambda rows: tokens_of(rows).to("cuda"), pairs, *args).cpu()
+
+
+CARD = pytest.param(on_a_card, marks=pytest.mark.gpu, id="on a card")
+ENGINES = pytest.mark.parametrize(
+    "engine", [pytest.param(rerank, id="by video"), pytest.param(in_blocks, id="in blocks"), CARD]
+)
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)

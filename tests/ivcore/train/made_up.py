@@ -86,7 +86,7 @@ def draws(part=0, parts=1, step=0):
     return Draws(0, "made_up", step, 32, part, parts)
 
 
-def loop(kind, phase, stage=None, ranks=None, dropout=0.1, **train):
+def loop(kind, phase, stage=None, ranks=None, dropout=0.1, device="cpu", **train):
     """A loop at its beginning."""
     from ivcore.models.freeze import apply_policy
 
@@ -95,5 +95,6 @@ def loop(kind, phase, stage=None, ranks=None, dropout=0.1, **train):
     apply_policy(model, phase.trainable)
     stage = StageConfig(phases=(phase,), **{"lr": 1e-3, "batch_size": 16, **(stage or {})})
     train = TrainConfig(**{"threads": 1, "save_every_min": 0, **train})
-    encoder = Encoder(model, tokenizer, 32, torch.device("cpu"), getattr(torch, train.dtype))
+    device = torch.device(device)
+    encoder = Encoder(model.to(device), tokenizer, 32, device, getattr(torch, train.dtype))
     return Loop(encoder, Clips(), train, stage, phase, ranks or ALONE)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import signal
 import threading
 
 import pytest
@@ -66,6 +68,24 @@ def test_a_state_saved_in_between_goes_on_to_the_same_bytes(tmp_path):
     clock = {"seconds": 0.0, "cpu_s": 0.0}  # all else that was counted is the same, the last step before the state too
     assert dataclasses.replace(again.totals, **clock) == dataclasses.replace(whole.totals, **clock)
     assert not threads()
+
+
+def test_sigterm_ends_the_thread_and_keeps_what_was_trained(tmp_path):
+    def told(batches):
+        for number, batch in enumerate(batches):
+            if number == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    first, whole = loop_of("s2", True, 40), loop_of("s2", True, 40)
+    with pytest.raises(SystemExit):
+        first.run(told(made_up.batches(40)), quiet, tmp_path / "parts")
+    assert not threads() and 0 < first.totals.step < 40
+    again = loop_of("s2", True, 40)
+    assert again.run(made_up.batches(40), quiet, tmp_path / "parts") == first.totals.step
+    whole.run(made_up.batches(40), quiet, tmp_path / "whole")
+    ours, theirs = (model_and_optimiser(loop.named, loop.optimiser) for loop in (again, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def poisoned(bad_step, monkeypatch, **train):
