@@ -1,4 +1,4 @@
-"""Training on a card: the twin of what other tests hold on the CPU. Each runs there, too, so that its words are tried."""
+"""Training on a card: what other tests hold on the CPU. Each runs there, too, so that its words are tried."""
 
 import pytest
 import torch
