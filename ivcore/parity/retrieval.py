@@ -31,8 +31,9 @@ def retrieval(rec: Recording) -> Iterator[Check]:
         yield from rec.checks(name, {"": value})
     video = torch.nn.functional.normalize(model.project_video(pooled), dim=-1)
     text = torch.nn.functional.normalize(model.project_text(states), dim=-1)
+    standard = rec.config["evaluation_config"]["evaluation"]
     for case in rec.config["cases"]:
-        name, num, options = case["name"], case["num_texts"], case["evaluation"]
+        name, num, options = case["name"], case["num_texts"], {**standard, **case["evaluation"]}
         sim = video @ text[:num].T  # [V, T]
         over_videos, over_texts = dual_weights(text[:num], video)
         dual = {"i2t": dsl(sim, over_videos), "t2i": dsl(sim.T, over_texts)}

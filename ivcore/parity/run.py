@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ivcore.errors import UserError
-from ivcore.parity import clip, data, published_names, retrieval, s2
+from ivcore.parity import clip, data, published_names, retrieval, s2, settings
 from ivcore.parity.recording import NOT_BUILT, Check, Recording, Result, compare, read
 
 
@@ -47,8 +47,9 @@ def run_cases(folder: Path | str, only: str | None = None) -> list[Result]:
     for topic, checks in wanted.items():
         recording = read(folder, topic)
         try:
+            settings.check(topic, recording.config)
             found += [compare(topic, *check) for check in checks(recording)]
-        except (KeyError, ValueError, RuntimeError, UserError) as error:  # the other topics still have their say
+        except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:  # the others still have their say
             note = f"stopped by {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             found.append(Result(topic, "(whole topic)", float("nan"), float("nan"), 0.0, False, note))
         found += [_uncompared(topic, name.removeprefix("out/")) for name in recording.unasked()]

@@ -1,7 +1,7 @@
 """The comparisons of the s2 topics: vision tower, text and fusion tower, the whole model with its losses."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -230,20 +230,26 @@ def _losses(rec: Recording, model: S2Model) -> Iterator[Check]:
 
 
 def gradients(rec: Recording, model: S2Model, case: str, drop: Tensor | None) -> Iterator[Check]:
-    """One training step without the update: the three losses and the gradients of their sum."""
+    """One training step without the update: the losses, times their recorded weight, and the gradients of their sum.
+
+    As upstream, a loss that weighs nothing is not taken: its parameters have no gradient.
+    """
     model.zero_grad()
+    model.clamp_temp()
     mask, ids = rec.get("attention_mask"), rec.get("idx_dup")
     tokens, pooled = model.encode_video(rec.get("video"), drop)
     states, kv = model.encode_text(rec.get("input_ids"), mask), model.video_kv(tokens)
     corrupted = model.encode_text(rec.get("mlm_input_ids"), mask)
-    losses = {
-        "loss_vtc": vtc_loss(model.project_video(pooled), model.project_text(states), model.temp, ids),
-        "loss_vtm": vtm_loss(model, states, mask, kv, rec.get("idx_dup_vision_neg"), rec.get("idx_dup_text_neg"))[0],
-        "loss_mlm": mlm_loss(model.mlm_logits(model.fuse(corrupted, mask, kv)), rec.get("mlm_labels")),
+    every: dict[str, Callable[[], Tensor]] = {
+        "vtc": lambda: vtc_loss(model.project_video(pooled), model.project_text(states), model.temp, ids),
+        "vtm": lambda: vtm_loss(model, states, mask, kv, rec.get("idx_dup_vision_neg"), rec.get("idx_dup_text_neg"))[0],
+        "mlm": lambda: mlm_loss(model.mlm_logits(model.fuse(corrupted, mask, kv)), rec.get("mlm_labels")),
     }
+    weights = rec.config["criterion"]["loss_weight"]
+    losses = {name: weights[name] * loss() for name, loss in every.items() if weights[name]}
     torch.stack(list(losses.values())).sum().backward()
-    for name, loss in losses.items():
-        yield f"{case}/{name}", loss, rec.results[case][name]
+    for name in every:
+        yield f"{case}/loss_{name}", losses.get(name, torch.zeros(())), float(rec.results[case][f"loss_{name}"])
     parameters = dict(model.named_parameters())
     yield from rec.checks(case, {f"grad/{name}": parameter.grad for name, parameter in parameters.items()})
     yield from gradient_norms(case, parameters, rec.results[f"{case}_grad_norm"])

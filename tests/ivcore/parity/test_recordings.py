@@ -11,8 +11,10 @@ from ivcore.errors import UserError
 from ivcore.parity.published_names import TOPIC as NAMES
 from ivcore.parity.recording import FORWARD_BOUND, GRADIENT_BOUND, compare
 from ivcore.parity.run import run_cases, topics
+from tests.ivcore.parity import made_up
 
 FOLDER = (Path(__file__).parents[3] / "../shared/fixtures/upstream_parity").resolve()
+KEPT = Path(__file__).parent / "recordings"
 needs_recordings = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no recordings in {FOLDER}")
 
 
@@ -63,6 +65,59 @@ def test_a_broken_topic_is_a_result(tmp_path: Path) -> None:
     save_file(load_file(FOLDER / "s2_text.safetensors"), tmp_path / "s2_text.safetensors")
     (only,) = [r for r in run_cases(tmp_path) if not r.ok and "stopped" in r.note]
     assert "hidden_size" in only.note
+
+
+@pytest.mark.parametrize(("topic", "least"), [("s2_full", 380), ("data_io", 15), (NAMES, 20)])
+def test_the_recordings_that_come_with_the_tests(topic: str, least: int) -> None:
+    """A part of them, small enough to be kept: the whole s2 model, captions and tokens, names of published sizes."""
+    results = run_cases(KEPT, topic)
+    assert [r for r in results if not r.ok] == [] and len(results) >= least
+    assert sum(file.stat().st_size for file in KEPT.iterdir()) < 2_000_000
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize(
+    ("weights", "sizes"),
+    [
+        ({"vtc": 1.0, "vtm": 1.0, "mlm": 1.0}, {}),
+        ({"vtc": 0.5, "vtm": 3.0, "mlm": 0.25}, {"depth": 3, "width": 32, "heads": 4, "frames": 4}),
+        ({"vtc": 2.0, "vtm": 0.0, "mlm": 1.0}, {"layers": 4, "hidden": 24}),
+        ({"vtc": 0.0, "vtm": 1.0, "mlm": 0.5}, {"depth": 1}),
+        ({"vtc": 1.0, "vtm": 2.0, "mlm": 0.0}, {"width": 64, "heads": 2}),
+    ],
+)
+def test_recordings_of_other_weights_sizes_and_seeds(weights, sizes, seed, tmp_path: Path) -> None:
+    about = made_up.write(tmp_path, weights, seed, **sizes)
+    results = run_cases(tmp_path)
+    assert [r for r in results if not r.ok] == [] and sum(r.case.startswith("forward") for r in results) > 100
+    for name in weights:
+        about["config"]["criterion"]["loss_weight"][name] += 0.5  # said, but not so recorded
+        (tmp_path / "s2_full.json").write_text(json.dumps(about))
+        assert {f"forward/loss_{name}", f"forward_masked/loss_{name}"} <= {
+            r.case for r in run_cases(tmp_path) if not r.ok
+        }
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ("model.vision_encoder", "qkv_bias", True),
+        ("model.text_encoder.bert_config", "hidden_act", "relu"),
+        ("criterion.loss_weight", "uta", 1.0),
+        ("criterion.loss_weight", "vcc", 0.5),
+        ("criterion", "vtm_hard_neg", False),
+        ("model", "freeze_vision", True),
+    ],
+)
+def test_a_setting_that_is_not_understood_is_refused_by_its_name(place, name, value, tmp_path: Path) -> None:
+    about = made_up.write(tmp_path, {"vtc": 1.0, "vtm": 1.0, "mlm": 1.0})
+    branch = about["config"]
+    for part in place.split("."):
+        branch = branch[part]
+    branch[name] = value
+    (tmp_path / "s2_full.json").write_text(json.dumps(about))
+    (only,) = [r for r in run_cases(tmp_path) if "stopped" in r.note]
+    assert not only.ok and f"{place}.{name} = {value!r} is not" in only.note
 
 
 def test_compare() -> None:
