@@ -225,13 +225,13 @@ def _stored(model: ClipModel, video: Tensor, dtype: str) -> Iterator[Features]:
     """The trunk's tokens as `featurize` keeps them."""
     with torch.no_grad():
         tokens = torch.cat([model.encode_tokens(some) for some in video.split(CLIP_BATCH)]).numpy().astype(dtype)
-    kind = schemas.features(*tokens.shape[1:], 1, pa.from_numpy_dtype(tokens.dtype))
+    kind = schemas.features(*tokens.shape[1:], 1, dtype)
     names = pa.array([str(n) for n in range(len(tokens))])
-    columns = [names, lists(tokens.reshape(len(tokens), -1)), lists(tokens[:, 0, :1].astype("float32"))]
+    columns = [names, schemas.packed(tokens), lists(tokens[:, 0, :1].astype("float32"))]
     table = pa.table(columns, names=["clip_id", "tokens", "pooled"])
     group = max(1, ROW_GROUP_BYTES // tokens[0].nbytes)
     with tempfile.TemporaryDirectory() as home:
-        with Store(Path(home)).write("features", "bench", 1, {}, {}) as draft:
+        with Store(Path(home)).write("features", "bench", 1, {"dtype": dtype}, {}) as draft:
             path = draft.path / "features.parquet"
             schemas.write(path, table, kind, compression="none", use_dictionary=False, row_group_size=group)
             draft.facts.update(num_tokens=tokens.shape[1], width=tokens.shape[2], pooled=1)

@@ -145,7 +145,9 @@ class FramesConfig(Branch):
 class FeaturesConfig(Branch):
     """How the trunk's tokens are kept."""
 
-    dtype: Literal["float16", "float32"] = Field("float16", description="Type that token features are stored in.")
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="Type that token features are stored in."
+    )
     views: int = when_set(
         1,
         "Views of a training clip that phases with a frozen trunk read in turn, one each time it comes by: the plain "

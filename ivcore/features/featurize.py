@@ -125,7 +125,7 @@ def overlaps(device: torch.device) -> bool:
 class _Read:
     """A batch as it is read: kept (tokens, pooled) of some clips, frames and names of the others, the order of all."""
 
-    kept: tuple[np.ndarray, np.ndarray] | None
+    kept: tuple[Tensor, np.ndarray] | None
     frames: Tensor | None
     new: list[str]
     order: np.ndarray
@@ -154,8 +154,8 @@ class _Encoded:
         there.record()
         return cls(tokens, pooled, finite, there)
 
-    def arrays(self, clip_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Both as arrays; waits for them.
+    def settled(self, clip_ids: Sequence[str]) -> tuple[Tensor, np.ndarray]:
+        """Tokens and pooled vectors; waits for them.
 
         Raises:
             WorkError: naming the clips whose features are no numbers, which ranking would meet much later.
@@ -169,7 +169,7 @@ class _Encoded:
                 f"the features of {len(bad)} clips of a batch are not finite ({', '.join(bad[:3])}): the checkpoint "
                 f"has diverged, or they are too large for features.dtype {dtype}"
             )
-        return self.tokens.numpy(), self.pooled.numpy()
+        return self.tokens, self.pooled.numpy()
 
 
 class _Output:
@@ -204,8 +204,9 @@ class _Output:
 
     def _write(self, part: Sequence[int], view: int, read: _Read, fresh: _Encoded | None) -> None:
         names = [self.source.clip_ids[row] for row in part]
-        got = ([read.kept] if read.kept else []) + ([fresh.arrays(read.new)] if fresh else [])
-        tokens, pooled = (np.concatenate(arrays)[read.order] for arrays in zip(*got))
+        got = ([read.kept] if read.kept else []) + ([fresh.settled(read.new)] if fresh else [])
+        tokens = torch.cat([some for some, _ in got])[read.order]
+        pooled = np.concatenate([some for _, some in got])[read.order]
         if not self.files:
             self._open(tokens, pooled)
         writer, kind = self.files[view == 0]
@@ -213,9 +214,9 @@ class _Output:
         columns |= {"view": pa.array([view] * len(part))} if view else {"pooled": lists(pooled)}
         _write(writer, kind, tokens, columns)
 
-    def _open(self, tokens: np.ndarray, pooled: np.ndarray) -> None:
+    def _open(self, tokens: Tensor, pooled: np.ndarray) -> None:
         _, num_tokens, width = tokens.shape
-        dtype = pa.from_numpy_dtype(tokens.dtype)
+        dtype = str(tokens.dtype).removeprefix("torch.")
         self.draft.facts.update(num_tokens=num_tokens, width=width, pooled=pooled.shape[1])
         kind = schemas.features(num_tokens, width, pooled.shape[1], dtype)
         self.files[True] = _writer(self.draft.path / "features.parquet", kind), kind
@@ -229,9 +230,9 @@ def _writer(path: Path, kind: schemas.Table) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, kind.schema(), compression="none", use_dictionary=False, write_page_checksum=True)
 
 
-def _write(writer: pq.ParquetWriter, kind: schemas.Table, tokens: np.ndarray, columns: dict[str, pa.Array]) -> None:
+def _write(writer: pq.ParquetWriter, kind: schemas.Table, tokens: Tensor, columns: dict[str, pa.Array]) -> None:
     """Add tokens [B, 1+N, C] with their other columns, in row groups of a size to be read alone."""
-    table = pa.table({**columns, "tokens": lists(tokens.reshape(len(tokens), -1))})
+    table = pa.table({**columns, "tokens": schemas.packed(tokens.contiguous().view(torch.uint8).numpy())})
     writer.write_table(schemas.check(table, kind), row_group_size=max(1, ROW_GROUP_BYTES // tokens[0].nbytes))
 
 

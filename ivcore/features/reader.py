@@ -25,6 +25,7 @@ class Features:
     def __init__(self, artifact: Artifact) -> None:
         """Reads clip_ids and pooled vectors; the facts num_tokens, width, pooled and views give the sizes."""
         facts = artifact.record()["facts"]
+        self._dtype = getattr(torch, artifact.record()["config"].get("dtype", "float16"))
         self._files = [schemas.opened(artifact.path / "features.parquet", "features")]
         table = self._files[0].read(columns=["clip_id", "pooled"])
         self.clip_ids: list[str] = table.column("clip_id").to_pylist()
@@ -74,7 +75,7 @@ class Features:
             self._groups.move_to_end(group)
             return self._groups[group]
         column = self._files[file].read_row_group(number, columns=["tokens"]).column(0)
-        tokens = torch.from_numpy(_array(column)).view(-1, *self.shape)
+        tokens = torch.frombuffer(bytearray(schemas.unpacked(column)), dtype=self._dtype).view(-1, *self.shape)
         self._held += tokens.nbytes
         while self._groups and self._held > CACHE_BYTES:
             self._held -= self._groups.popitem(last=False)[1].nbytes

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ivcore.features.reader import Features
 from ivcore.store import schemas
@@ -31,12 +33,12 @@ class EarlierFeatures:
         """Whether this view of the clip is there."""
         return clip_id in self._same and self._features is not None and self._features.holds(clip_id, view)
 
-    def get(self, clip_ids: Sequence[str], view: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    def get(self, clip_ids: Sequence[str], view: int, dtype: str) -> tuple[Tensor, np.ndarray]:
         """([B, L, C] in the type that was stored, pooled float32 [B, P]) of clips that it has."""
         assert self._features is not None
         rows = self._features.rows_of(clip_ids)
         tokens = self._features.tokens(rows, [view] * len(rows))
-        return tokens.numpy().astype(dtype), self._features.pooled(rows).numpy()
+        return tokens.to(getattr(torch, dtype)), self._features.pooled(rows).numpy()
 
 
 def _spots(frames: Artifact) -> dict[str, tuple[str, int]]:

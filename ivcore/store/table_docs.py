@@ -3,8 +3,6 @@
 python -m ivcore.store.table_docs
 """
 
-import pyarrow as pa
-
 from ivcore.store import schemas
 from ivcore.store.catalog import QUESTIONS
 
@@ -17,7 +15,7 @@ def markdown() -> str:
         "Made from `ivcore/store/schemas.py` by `make docs`. Name and version travel inside each file.",
         "",
     ]
-    for table in (*schemas.TABLES, schemas.features(65, 96, 128, pa.float16()), schemas.views(65, 96, pa.float16())):
+    for table in (*schemas.TABLES, schemas.features(65, 96, 128, "float16"), schemas.views(65, 96, "float16")):
         lines += [
             f"## {table.name}, version {table.version}",
             "",

@@ -5,7 +5,7 @@ VERSIONS = {
     "manifest": 5,
     "frame_shard": 3,
     "frames": 3,
-    "features": 3,
+    "features": 4,
     "s2": 11,
     "clip": 9,
     "scores": 5,

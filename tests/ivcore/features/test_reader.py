@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -16,9 +15,9 @@ from ivcore.store.artifacts import Store
 def test_features_come_back(tmp_path: Path) -> None:
     store = Store(tmp_path)
     tokens = np.arange(3 * 4 * 2, dtype=np.float16).reshape(3, 8)
-    rows = [{"clip_id": f"c{n}", "tokens": list(tokens[n]), "pooled": [float(n)] * 5} for n in range(3)]
+    rows = [{"clip_id": f"c{n}", "tokens": tokens[n].tobytes(), "pooled": [float(n)] * 5} for n in range(3)]
     with store.write("features", "k", 1, {}, {}) as draft:
-        schemas.write(draft.path / "features.parquet", rows, schemas.features(4, 2, 5, pa.float16()), row_group_size=2)
+        schemas.write(draft.path / "features.parquet", rows, schemas.features(4, 2, 5, "float16"), row_group_size=2)
         draft.facts |= {"num_tokens": 4, "width": 2, "pooled": 5}
         draft.count(3)
     features = Features(draft.artifact)
@@ -31,9 +30,9 @@ def test_features_come_back(tmp_path: Path) -> None:
 def test_features_are_read_on_demand_and_hold_what_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, num = Store(tmp_path), 40
     tokens = np.random.default_rng(0).standard_normal((num, 4 * 2)).astype(np.float16)
-    rows = [{"clip_id": f"c{n}", "tokens": list(tokens[n]), "pooled": [float(n)] * 5} for n in range(num)]
+    rows = [{"clip_id": f"c{n}", "tokens": tokens[n].tobytes(), "pooled": [float(n)] * 5} for n in range(num)]
     with store.write("features", "k", 1, {}, {}) as draft:
-        schemas.write(draft.path / "features.parquet", rows, schemas.features(4, 2, 5, pa.float16()), row_group_size=3)
+        schemas.write(draft.path / "features.parquet", rows, schemas.features(4, 2, 5, "float16"), row_group_size=3)
         draft.facts |= {"num_tokens": 4, "width": 2, "pooled": 5}
         draft.count(num)
     monkeypatch.setattr(reader, "CACHE_BYTES", 5 * 3 * 4 * 2 * 2)  # five row groups of three clips

@@ -84,11 +84,11 @@ class World:
         vectors = np.array([self.vectors[id.split(".")[0]] for id in ids], np.float32)
         columns = {
             "clip_id": pa.array(ids),
-            "tokens": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 3),
+            "tokens": schemas.packed(vectors),
             "pooled": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 3),
         }
         with self.store.write("features", "f", 1, {"dtype": "float32"}, {"manifest": manifest.id}) as draft:
-            schemas.write(draft.path / "features.parquet", pa.table(columns), schemas.features(1, 3, 3, pa.float32()))
+            schemas.write(draft.path / "features.parquet", pa.table(columns), schemas.features(1, 3, 3, "float32"))
             draft.facts.update(num_tokens=1, width=3, pooled=3)
             draft.count(len(ids))
         with self.store.write("clip", "c", 1, {}, {}) as point:

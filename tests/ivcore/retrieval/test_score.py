@@ -55,11 +55,11 @@ def write_features(store: Store, key: str = "f", seed: int = 0) -> Artifact:
     g = torch.Generator().manual_seed(seed)
     tokens = torch.randn(NUM + 1, 65, 96, generator=g).numpy().astype(np.float16)  # clip 13 was not decoded
     ids = [f"c{n:03d}" for n in range(NUM + 2) if n != 13]
-    kind = schemas.features(65, 96, 128, pa.float16())
+    kind = schemas.features(65, 96, 128, "float16")
     with store.write("features", key, 1, {"dtype": "float16"}, {}) as draft:
         columns = {
             "clip_id": pa.array(ids),
-            "tokens": pa.FixedSizeListArray.from_arrays(pa.array(tokens.reshape(-1)), 65 * 96),
+            "tokens": schemas.packed(tokens),
             "pooled": pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(len(ids) * 128, np.float32)), 128),
         }
         schemas.write(draft.path / "features.parquet", pa.table(columns), kind)

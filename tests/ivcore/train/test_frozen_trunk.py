@@ -102,6 +102,18 @@ def test_threads_that_read_and_write_give_the_same_bytes(chain, tmp_path, monkey
     assert written(chain, tmp_path / "threads", features) == plain
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8), ("float32", 24)])
+def test_tokens_come_back_in_the_type_they_are_stored_in(chain, tmp_path, dtype, bits):
+    """Each is within half a place of what the tower gives."""
+    c, features = chain.config, chain.config.features.model_copy(update={"dtype": dtype})
+    read = Features(chain.run(steps.featurize(chain.store, features, c.train, chain.frames, chain.first)))
+    exact = c.features.model_copy(update={"dtype": "float32"})
+    whole = Features(chain.run(steps.featurize(chain.store, exact, c.train, chain.frames, chain.first)))
+    ours, theirs = (one.tokens(range(3)) for one in (read, whole))
+    assert torch.allclose(ours, theirs, rtol=2.0**-bits, atol=1e-7)
+    assert (ours != theirs).any() == (dtype != "float32") and read.clip_ids == whole.clip_ids
+
+
 @pytest.mark.parametrize("large", [math.nan, 7e4])  # 65,504 is the largest number of float16
 def test_features_that_are_no_numbers_name_their_clip(chain, tmp_path, monkeypatch, large):
     encode, clip_id = VisionTower.pool, Frames(chain.store, chain.frames).clip_ids[1]
