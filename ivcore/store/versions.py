@@ -3,7 +3,7 @@
 VERSIONS = {
     "videos": 2,
     "manifest": 5,
-    "frame_shard": 3,
+    "frame_shard": 4,
     "frames": 3,
     "features": 4,
     "s2": 11,

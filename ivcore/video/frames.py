@@ -3,11 +3,13 @@
 Shapes: B clips, T frames, H by W pixels, C colours.
 """
 
+import bisect
 import collections
-import math
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from ivcore.video.views import PLAIN, Views
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-CACHE_BYTES = 2 << 30  # of frame shards kept in memory; the demo's are 110 MB together with its token features
+CACHE_BYTES = 2 << 30  # of frames kept in memory; the demo's are 110 MB together with its token features
 
 
 def normalise(frames: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ class Frames:
     """The decoded clips of a frames artifact, in manifest order, and their augmented views."""
 
     def __init__(self, store: Store, artifact: Artifact, views: Views = PLAIN) -> None:
-        """Only the index is read now; shards are read when a batch needs them."""
+        """Only the index is read now; row groups of shards are read when a batch needs them."""
         rows = [r for r in schemas.rows(artifact.path / "index.parquet", schemas.FRAMES) if r["error"] is None]
         record = artifact.record()
         facts = record["facts"]
@@ -48,7 +50,9 @@ class Frames:
         self._stream = Stream(store, artifact, rows) if facts.get("streamed") else None
         self._places = [(r["shard"], r["row"]) for r in rows]
         self._row_of = {clip_id: n for n, clip_id in enumerate(self.clip_ids)}
-        self._shards: collections.OrderedDict[str, list[np.ndarray]] = collections.OrderedDict()
+        self._starts: dict[str, list[int]] = {}  # of the row groups of a shard, by clip
+        self._groups: collections.OrderedDict[tuple[str, int], list[np.ndarray]] = collections.OrderedDict()
+        self._held = 0  # bytes
 
     def rows_of(self, clip_ids: Sequence[str]) -> list[int]:
         """Row numbers of clips; WorkError naming the first that was not decoded."""
@@ -64,26 +68,37 @@ class Frames:
             for n, frames in enumerate(self._stream.frames(rows)):
                 out[n] = frames
         else:
-            for n, row in enumerate(rows):
-                shard, place = self._places[row]
-                out[n] = self._shard(shard)[place]
+            for n in sorted(range(len(rows)), key=lambda n: self._places[rows[n]]):  # a row group is read once
+                out[n] = self._clip(*self._places[rows[n]])
         for n, (row, view) in enumerate(zip(rows, views, strict=True) if views else ()):
             out[n] = self._views.cut(out[n], self.clip_ids[row], view, self._antialias)
         return torch.from_numpy(out)  # [B, T, H, W, C]
 
-    def _shard(self, id: str) -> list[np.ndarray]:
-        """The clips of a shard, uint8 [T, H, W, C] each; the least used shard makes room."""
-        if id in self._shards:
-            self._shards.move_to_end(id)
-            return self._shards[id]
-        table = schemas.read(self.store.get(id).path / "frames.parquet", schemas.FRAME_SHARD, ["frames"])
-        clips = (np.frombuffer(v.as_buffer(), np.uint8) for chunk in table.column("frames").chunks for v in chunk)
-        shard = [clip.reshape(-1, *self.shape[1:]) for clip in clips]  # views: a batch is filled by the only copy
-        room = CACHE_BYTES - len(shard) * math.prod(self.shape)
-        while self._shards and sum(map(len, self._shards.values())) * math.prod(self.shape) > room:
-            self._shards.popitem(last=False)
-        self._shards[id] = shard
-        return shard
+    def _clip(self, id: str, row: int) -> np.ndarray:
+        """A clip of a shard, uint8 [T, H, W, C]; its row group is kept, and the least used ones make room."""
+        if id not in self._starts:
+            meta = self._open(id).metadata
+            sizes = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
+            self._starts[id] = list(itertools.accumulate(sizes, initial=0))[:-1]
+        number = bisect.bisect_right(self._starts[id], row) - 1
+        spot = id, number
+        if spot not in self._groups:
+            column = self._open(id).read_row_group(number, columns=["frames"]).column(0)
+            clips = (np.frombuffer(v.as_buffer(), np.uint8) for chunk in column.chunks for v in chunk)
+            # Views: a batch is filled by the only copy.
+            self._groups[spot] = [clip.reshape(-1, *self.shape[1:]) for clip in clips]
+            self._held += _bytes(self._groups[spot])
+            while self._held > CACHE_BYTES and len(self._groups) > 1:
+                self._held -= _bytes(self._groups.popitem(last=False)[1])
+        self._groups.move_to_end(spot)
+        return self._groups[spot][row - self._starts[id][number]]
+
+    def _open(self, id: str) -> pq.ParquetFile:
+        return schemas.opened(self.store.get(id).path / "frames.parquet", schemas.FRAME_SHARD)
+
+
+def _bytes(clips: list[np.ndarray]) -> int:
+    return sum(clip.nbytes for clip in clips)
 
 
 def rows_of(row_of: dict[str, int], clip_ids: Sequence[str], what: str) -> list[int]:

@@ -21,7 +21,7 @@ from ivcore.video.deadlines import with_deadline
 from ivcore.video.decode_clips import decode_clips, task_of
 from ivcore.video.decode_file import Decoded
 
-GROUP_CLIPS, GROUP_BYTES = 64, 16 << 20  # of a row group: bounds what waits in memory while a shard is written
+GROUP_CLIPS, GROUP_BYTES = 64, 1 << 20  # of a row group, the least that is read: a clip of 224 pixels stands alone
 KNOWN = "found when the data set was read"
 LOST = ("timeout", "crashed", "out_of_memory")  # with more time, or another day, these may come
 

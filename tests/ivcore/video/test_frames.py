@@ -1,6 +1,7 @@
 """Frames read back from their shards, or decoded again for each batch; what a vision tower is given."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from ivcore import steps
 from ivcore.config import FramesConfig
 from ivcore.errors import WorkError
 from ivcore.store import schemas
+from ivcore.video import shards
 from ivcore.video.frames import Frames, normalise
 from ivcore.video.resize import resize
 from ivcore.video.sampling import middle
@@ -40,6 +42,31 @@ def test_rows_in_any_order(made: tuple) -> None:
     assert torch.equal(frames.batch([rows[1]])[0], batch[1])
     with pytest.raises(WorkError, match="'nobody' was not decoded"):
         frames.rows_of(["nobody"])
+
+
+def test_a_batch_reads_its_clips_and_not_their_shards(made: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, data, manifest, kept = made
+    clip = 4 * 32 * 32 * 3
+    monkeypatch.setattr(shards, "GROUP_BYTES", 2 * clip)
+    artifact = steps.run(steps.decode(store, data, FramesConfig(shard_clips=11, num_frames=4), manifest), store)
+    whole, read = Frames(store, artifact).batch(range(24)), []
+    opened = pq.ParquetFile.read_row_group
+
+    def counted(self, number, **options):
+        found = opened(self, number, **options)
+        read.append(found.nbytes)
+        return found
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    frames = Frames(store, artifact)
+    assert torch.equal(frames.batch([23, 0, 12, 1]), whole[[23, 0, 12, 1]])
+    assert len(read) == 3 and sum(read) <= 3 * 2 * clip + 100  # 0 and 1 lie together; 22 to 23 and 11 to 12
+    assert torch.equal(frames.batch([12, 0]), whole[[12, 0]]) and len(read) == 3  # held
+    monkeypatch.setattr("ivcore.video.frames.CACHE_BYTES", 4 * clip)
+    frames = Frames(store, artifact)
+    for row in range(24):
+        assert torch.equal(frames.batch([row])[0], whole[row])
+        assert frames._held <= 4 * clip
 
 
 def test_frames_that_are_not_kept_are_decoded_for_each_batch(made: tuple) -> None:
