@@ -45,7 +45,7 @@ def test_rows_in_any_order(made: tuple) -> None:
 
 
 def test_a_batch_reads_its_clips_and_not_their_shards(made: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, data, manifest, kept = made
+    store, data, manifest, _ = made
     clip = 4 * 32 * 32 * 3
     monkeypatch.setattr(shards, "GROUP_BYTES", 2 * clip)
     artifact = steps.run(steps.decode(store, data, FramesConfig(shard_clips=11, num_frames=4), manifest), store)
