@@ -201,12 +201,13 @@ def sql(statement: str | None, home: str | None, as_json: bool) -> None:
 
 
 @main.command(cls=Example, example="iv doctor --home workspace")
+@click.option("--verify", is_flag=True, help="Read every artifact of the workspace; set damaged ones aside.")
 @common
-def doctor(home: str | None, as_json: bool) -> None:
+def doctor(verify: bool, home: str | None, as_json: bool) -> None:
     """Say what this machine has, what is missing, and the cure."""
     from tasks.doctor import examine
 
-    found = examine(home)
+    found = examine(home, verify)
     if as_json:
         emit({"ok": all(c["ok"] for c in found), "checks": found})
     for check in [] if as_json else found:

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from ivcore.errors import UserError, WorkError
-from ivcore.store import object_store
+from ivcore.store import object_store, soundness
+from ivcore.store.artifacts import Store
 from tasks import runtime, safety
 
 FREE_GB = 2.0
 
 
-def examine(home: str | None) -> list[dict[str, Any]]:
-    """One row a check: name, ok, value, cure."""
+def examine(home: str | None, verify: bool = False) -> list[dict[str, Any]]:
+    """One row a check: name, ok, value, cure. `verify` reads every artifact."""
     checks = [_check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")]
     checks.append(_check("cores", True, str(len(os.sched_getaffinity(0))), ""))
     checks += [*_versions(), _torch(), *_decoders(), *_workspace(home)]
-    return checks
+    return checks + (_artifacts(home) if verify else [])
 
 
 def _check(name: str, ok: bool, value: str, cure: str) -> dict[str, Any]:
@@ -119,6 +120,18 @@ def _workspace(home: str | None) -> list[dict[str, Any]]:
         *_remote(),
         *safety.servers(place),
     ]
+
+
+def _artifacts(home: str | None) -> list[dict[str, Any]]:
+    """Every artifact, all bytes of it; a damaged one is set aside."""
+    store, checks, num = Store(runtime.prepare(home)), [], 0
+    for artifact in store.all():
+        num += 1
+        file = soundness.fault(artifact.path)
+        if file:
+            said = soundness.damaged(artifact.path / file, "is not as it was written")
+            checks.append(_check("artifact", False, str(said), "iv run"))
+    return [*checks, _check("artifacts", not checks, f"{num - len(checks)} of {num} are as they were written", "")]
 
 
 def _remote() -> list[dict[str, Any]]:

@@ -2,17 +2,20 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import runtime as prefect_runtime
 
 from ivcore.config import RunConfig, variants
+from ivcore.store.soundness import Damaged
 from tasks import reaper, run_page, runtime, tracking
 from tasks.step import Reference, Where, prefect_context
 
+T = TypeVar("T")
+TRIES = 20  # of a task that finds damage, each time in another artifact
 log = logging.getLogger("iv")
 
 
@@ -32,11 +35,32 @@ class Variant:
 
     def do(self, task: Any, *arguments: Any) -> Reference:
         """Run a step's task here and now; its reference comes back and its row joins the stages."""
-        # In this thread: training wants signals and threads as they are. A state, since a found step returns one.
-        result: Reference = task(self.where, *arguments, return_state=True).result()
+
+        def work() -> Reference:
+            # In this thread: training wants signals and threads as they are. A state, since a found step returns one.
+            result: Reference = task(self.where, *arguments, return_state=True).result()
+            return result
+
+        result = self.mended(work)
         if isinstance(result, dict) and "stage" in result:
             self.pipeline.stages.append(result["stage"])
+            self.pipeline.made.append((result, lambda: self.mended(work)))
         return result
+
+    def mended(self, work: Callable[[], T]) -> T:
+        """What the work returns; where it finds damage, the tasks that made what is damaged do so again before."""
+        left = TRIES
+        while True:
+            try:
+                return work()
+            except Exception as e:
+                left -= 1
+                gone = [again for made, again in self.pipeline.made if not self.where.has(made)]
+                if not left or not (gone or isinstance(e, Damaged)):
+                    raise
+                log.warning("%s", e)
+                for again in gone:
+                    again()
 
 
 @dataclass
@@ -47,6 +71,7 @@ class Pipeline:
     config: RunConfig
     parent: str | None
     stages: list[dict[str, Any]] = field(default_factory=list)
+    made: list[tuple[Reference, Callable[[], Reference]]] = field(default_factory=list)  # and how, once more
     training: list[dict[str, Any]] = field(default_factory=list)  # of each variant: learned from which data, and why
 
     def variants(self) -> list[Variant]:

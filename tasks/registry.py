@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from ivcore.errors import WorkError
+from ivcore.store import soundness
 from ivcore.store.artifacts import Artifact, Store
 from tasks import runtime, tracking
 
@@ -46,6 +47,7 @@ def _register(store: Store, artifact: Artifact, tags: dict[str, str]) -> None:
     with FileLock(store.home / "mlflow" / "register.lock"):
         if _version(mlflow, artifact):
             return
+        soundness.check_all(artifact.path)
         made_by = f"attributes.run_id = '{record['mlflow_run_id']}'"  # perhaps in another tracking store
         run_id = next((r.info.run_id for r in mlflow.search_runs([experiment], made_by)), None)
         tags |= {"iv.key": artifact.key, "iv.path": str(artifact.path)}

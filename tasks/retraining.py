@@ -12,7 +12,7 @@ log = logging.getLogger("iv")
 def held_back(variant: Variant, manifest: Reference) -> tuple[retraining.Model, ...]:
     """The models that stay as they were trained last; none where the run is to train (or to find what it trained)."""
     store, here = variant.where.store, variant.where.open(manifest)
-    choice = retraining.choose(store, variant.config, here)
+    choice = variant.mended(lambda: retraining.choose(store, variant.config, here))
     if choice.why:
         log.info("%s.%s: %s", variant.arm, variant.seed, choice.why)
     variant.pipeline.training.append(

@@ -23,6 +23,7 @@ from ivcore.config import TrainConfig
 from ivcore.steps import Step
 from ivcore.store.artifacts import Artifact, Store
 from ivcore.store.object_store import Unreachable
+from ivcore.store.soundness import Damaged
 from tasks import gpu_limit, tracking
 
 Reference = dict[str, Any]  # kind, key, rows of an artifact, and its row of the report's stages
@@ -43,6 +44,13 @@ class Where:
     def store(self) -> Store:
         """The workspace's store, for reading."""
         return Store(Path(self.home))
+
+    def has(self, reference: Mapping[str, Any]) -> bool:
+        """Whether the artifact of a reference is there still, with all it is read with."""
+        try:
+            return self.store.complete(reference["kind"], reference["key"]) is not None
+        except Damaged:
+            return False
 
     def open(self, reference: Mapping[str, Any]) -> Artifact:
         """The artifact of a reference."""
@@ -74,7 +82,7 @@ def execute(where: Where, step: Step, label: str = "", train: TrainConfig | None
     may work on a GPU: they wait for their turn there.
     """
     step = replace(step, label=step.label or label)
-    found = where.store.find(step.kind, step.key)
+    found = where.store.complete(step.kind, step.key)
     if found is not None:
         where.store.share(found)
         tracking.note_reused(where.parent, step, found, f"{where.arm}.{where.seed}")

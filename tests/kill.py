@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MAY_DIFFER = ("created", "wall_s", "cpu_s", "peak_rss_mb", "measured", "mlflow_run_id", "prefect_run_id")
+MAY_DIFFER = ("created", "wall_s", "cpu_s", "peak_rss_mb", "measured", "mlflow_run_id", "prefect_run_id", "sha256")
 TICK_S = 0.005
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcore.models import ClipConfig, S2Config
-from ivcore.store.artifacts import sha256_file
+from ivcore.store.known_files import sha256_file
 
 WHAT = {
     True: "An InternVideo2 s2 model: it finds candidates by comparing vectors and re-scores them with a matching head.",

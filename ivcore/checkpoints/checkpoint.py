@@ -9,6 +9,7 @@ from transformers.utils import logging as transformers_logging
 import ivcore.models  # noqa: F401  registers s2 and clip with AutoModel
 from ivcore.errors import UserError
 from ivcore.models.base import VideoTextModel
+from ivcore.store import soundness
 from ivcore.text.tokenizer import FILE, Tokenizer
 
 
@@ -17,7 +18,9 @@ def load(folder: Path) -> tuple[VideoTextModel, Tokenizer]:
 
     Raises:
         UserError: if weights are missing or unexpected, or the tokenizer is not the one the model was trained with.
+        Damaged: if one of the files is not as it was written.
     """
+    soundness.check_all(folder)
     transformers_logging.disable_progress_bar()
     tokenizer = Tokenizer.load(folder)
     model: VideoTextModel = AutoModel.from_pretrained(folder, dtype=torch.float32)

@@ -12,6 +12,7 @@ from ivcore.checkpoints.weights import Weights, open_safetensors, write_safetens
 from ivcore.errors import UserError
 from ivcore.models import S2Config
 from ivcore.models.base import TIED
+from ivcore.store import soundness
 
 SUFFIX = {False: ".safetensors", True: ".pth"}
 
@@ -60,6 +61,7 @@ def _open(folder: Path) -> Weights:
     file = folder / WHOLE[0]
     if not file.is_file() or not (folder / "config.json").is_file():
         raise UserError(f"{folder} is no model folder: it lacks {WHOLE[0]} or config.json")
+    soundness.check_all(folder)
     return open_safetensors(file)
 
 

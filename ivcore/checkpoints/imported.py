@@ -7,7 +7,8 @@ from typing import Any
 
 from ivcore.config import FramesConfig, ModelConfig
 from ivcore.errors import UserError
-from ivcore.store.artifacts import Draft, sha256_file
+from ivcore.store.artifacts import Draft
+from ivcore.store.known_files import sha256_file
 
 PARTS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")  # nothing else is read
 

@@ -20,7 +20,7 @@ from typing import Any
 from ivcore.checkpoints import pickled
 from ivcore.checkpoints.weights import Weights, open_safetensors
 from ivcore.errors import UserError
-from ivcore.store.artifacts import sha256_file
+from ivcore.store.known_files import sha256_file
 
 PICKLES = (".pth", ".pt", ".bin")
 WHOLE = ("model.safetensors", "pytorch_model.bin")  # what a folder may hold, unless it holds an index of shards

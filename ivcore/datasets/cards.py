@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ivcore.config import DataConfig
 from ivcore.errors import UserError
-from ivcore.store.artifacts import sha256_file
+from ivcore.store.known_files import sha256_file
 
 UNVERIFIED = "unverified"  # no checksum: we have not had the file in hand
 SEE_PAGE = "see the data set's page"

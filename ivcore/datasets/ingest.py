@@ -11,7 +11,8 @@ from ivcore.config import DataConfig
 from ivcore.datasets import digests
 from ivcore.errors import UserError
 from ivcore.store import schemas
-from ivcore.store.artifacts import Draft, Store, sha256_file
+from ivcore.store.artifacts import Draft, Store
+from ivcore.store.known_files import sha256_file
 from ivcore.store.log import Log
 from ivcore.video import images, pool
 from ivcore.video.probe import Unusable, probe, regular_file

@@ -11,7 +11,8 @@ from ivcore.datasets import cards
 from ivcore.datasets.cards import Card, Files
 from ivcore.datasets.files import digests, on_disk, root_folder
 from ivcore.errors import UserError
-from ivcore.store.artifacts import Store, sha256_file
+from ivcore.store.artifacts import Store
+from ivcore.store.known_files import sha256_file
 
 Row = dict[str, Any]
 

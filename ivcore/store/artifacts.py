@@ -26,15 +26,21 @@ from typing import Any
 
 import ivcore
 from ivcore.errors import UserError, WorkError
-from ivcore.store import object_store
+from ivcore.store import object_store, soundness
 from ivcore.store.durable import aside, put_folder
-from ivcore.store.object_store import RECORD
+from ivcore.store.known_files import sha256_file
+from ivcore.store.soundness import RECORD
 
 RECORD_SCHEMA = 1
+INDEX = "index.parquet"  # of frames, and of a shard
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a kind, and of a key
 AT_ONCE = 256  # records read from the object store before the first is looked at
-log = logging.getLogger("iv.remote")
+log, said = logging.getLogger("iv.remote"), logging.getLogger("iv")
 _fetching = threading.Lock()
+
+
+class Broken(WorkError):
+    """A record that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +64,20 @@ class Artifact:
 
     def stands_on(self) -> list[str]:
         """Ids of what it was made from, and of the other shards that its index names."""
-        out = list(self.record()["inputs"].values())
-        index = self.path / "index.parquet"
-        if index.is_file():
-            import pyarrow.parquet as pq
+        return [*self.record()["inputs"].values(), *self.shards()]
 
-            if "shard" in pq.read_schema(index).names:
-                shards = pq.read_table(index, columns=["shard"]).column(0).unique().to_pylist()
-                out += [shard for shard in shards if shard not in (None, self.id)]
-        return out
+    def shards(self) -> list[str]:
+        """Ids of the other shards that its index names."""
+        index = self.path / INDEX
+        if not index.is_file():
+            return []
+        import pyarrow.parquet as pq
+
+        soundness.check(index)
+        if "shard" not in pq.read_schema(index).names:
+            return []
+        named = pq.read_table(index, columns=["shard"]).column(0).unique().to_pylist()
+        return [shard for shard in named if shard not in (None, self.id)]
 
 
 @dataclass
@@ -98,12 +109,6 @@ def key(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str,
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes, read in pieces."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 class Store:
     """A workspace's artifacts."""
 
@@ -125,13 +130,26 @@ class Store:
         return object_store.connect(address) if address else None
 
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The finished artifact, fetched if it is not here; None where there is none."""
+        """The finished artifact, fetched if it is not here; None where there is none, or its record is damaged."""
         path = self.path(kind, key)
         try:
             text = (path / RECORD).read_bytes()
         except FileNotFoundError:
             return self._fetch(kind, key)
-        return Artifact(kind, key, path, _parsed(text, path)["rows_ok"])
+        try:
+            return Artifact(kind, key, path, _parsed(text, path)["rows_ok"])
+        except Broken:
+            said.warning("%s", soundness.damaged(path / RECORD, "is not as it was written"))
+            return self._fetch(kind, key)
+
+    def complete(self, kind: str, key: str) -> Artifact | None:
+        """As `find`; one whose index names a shard that is gone (damaged, and set aside) is set aside too."""
+        found = self.find(kind, key)
+        for id in found.shards() if found else ():
+            if not (self.path(*id.split("/")) / RECORD).is_file() and self.find(*id.split("/")) is None:
+                said.warning("%s", soundness.damaged(self.path(kind, key) / INDEX, f"names {id}, which is gone"))
+                return None
+        return found
 
     def get(self, id: str) -> Artifact:
         """The artifact named `KIND/KEY`; WorkError when it is gone."""
@@ -183,8 +201,11 @@ class Store:
         if text is None:
             return None
         record = _parsed(text, f"{self.remote.name}/artifacts/{id}")
-        if (record["kind"], record["key"]) != (kind, key):
-            raise WorkError(f"{self.remote.name}/artifacts/{id} holds the record of {record['kind']}/{record['key']}")
+        if (record["kind"], _key_of(record)) != (kind, key):
+            raise WorkError(
+                f"{self.remote.name}/artifacts/{id} holds the record of {record['kind']}/{_key_of(record)}; "
+                f"delete artifacts/{id} there and run again"
+            )
         with _fetching:
             if not (final / RECORD).is_file():  # another thread may have been quicker
                 with _beside(final) as folder:
@@ -204,6 +225,7 @@ class Store:
         with _beside(final) as folder:
             draft = Draft(folder)
             yield draft
+            files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
             record = {
                 "schema": RECORD_SCHEMA,
                 "kind": kind,
@@ -214,11 +236,8 @@ class Store:
                 "rows_in": draft.rows_in,
                 "rows_ok": draft.rows_ok,
                 "rows_failed": draft.rows_failed,
-                "files": {
-                    p.relative_to(draft.path).as_posix(): sha256_file(p)
-                    for p in sorted(draft.path.rglob("*"))
-                    if p.is_file()
-                },
+                "files": {name: sha256_file(p) for name, p in files.items()},
+                "footers": {name: soundness.footer_sha256(p) for name, p in files.items() if p.name in soundness.BULK},
                 "facts": draft.facts,
                 "measured": draft.measured,
                 "code_version": ivcore.__version__,
@@ -228,7 +247,7 @@ class Store:
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 **{"mlflow_run_id": None, "prefect_run_id": None, **self.context},
             }
-            (draft.path / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+            (draft.path / RECORD).write_text(json.dumps(soundness.sealed(record), indent=1, sort_keys=True))
             _publish(draft.path, final)
             draft.artifact = Artifact(kind, key, final, draft.rows_ok)
             for left in draft.superseded:
@@ -240,11 +259,19 @@ def _parsed(text: bytes, where: Path | str) -> dict[str, Any]:
     """A record that can be read and is of this schema."""
     try:
         record: dict[str, Any] = json.loads(text)
-    except ValueError:
-        raise WorkError(f"{where}/{RECORD} is damaged; delete {where} and run again") from None
+        whole = soundness.unbroken(record) and "schema" in record
+    except (ValueError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise Broken(f"{where}/{RECORD} is damaged; delete {where} and run again")
     if record["schema"] != RECORD_SCHEMA:
         raise UserError(f"{where}/{RECORD} has schema {record['schema']}, this version reads {RECORD_SCHEMA}")
     return record
+
+
+def _key_of(record: Mapping[str, Any]) -> str:
+    """The key that this recipe has, whatever the record says of itself."""
+    return key(record["kind"], record["version"], record["config"], record["inputs"])
 
 
 def _beside(final: Path) -> contextlib.AbstractContextManager[Path]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ivcore.errors import UserError, WorkError
-from ivcore.store import schemas
+from ivcore.store import schemas, soundness
 from ivcore.store.artifacts import Store
 
 FILE = "catalog.duckdb"
@@ -159,6 +159,7 @@ def _files(home: Path) -> dict[str, list[str]]:
         if artifact.kind == "frame_shard":
             continue
         for path in sorted(artifact.path.rglob("*.parquet")):
+            soundness.check(path)
             meta = pq.read_schema(path).metadata or {}
             view = VIEWS.get(meta.get(b"iv.table", b"").decode())
             if view:

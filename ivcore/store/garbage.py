@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ivcore.store.artifacts import Artifact, Store
-from ivcore.store.object_store import RECORD
+from ivcore.store.soundness import RECORD
 
 KINDS = ("manifest", "videos", "frames", "frame_shard", "features", "s2", "clip", "scores", "report")
 

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ivcore.errors import UserError, WorkError
+from ivcore.store.soundness import RECORD, damaged
 
 ADDRESS = "IV_REMOTE"
-RECORD = "record.json"
 THREADS = 8  # files on their way at once
 PIECE = 8 << 20  # bytes
 SECRET = ("key", "secret", "token", "password")
@@ -111,8 +110,8 @@ class Remote:
         """Write the files of a finished artifact, then its record."""
         files: Mapping[str, str] = json.loads((folder / RECORD).read_text())["files"]
         with self._told("written"):
-            _each(lambda name: self._put(folder / name, f"{self._place(id)}/{files[name]}/{name}"), files)
-            self._put(folder / RECORD, f"{self._place(id)}/{RECORD}", again=True)
+            _each(lambda name: self._put(folder / name, f"{self._place(id)}/{files[name]}/{name}", files[name]), files)
+            self._put(folder / RECORD, f"{self._place(id)}/{RECORD}")
 
     def fetch(self, id: str, files: Mapping[str, str], folder: Path) -> None:
         """Write the files of an artifact (name -> sha256) into the folder.
@@ -140,15 +139,24 @@ class Remote:
     def _place(self, id: str) -> str:
         return f"{self._base}/artifacts/{id}"
 
-    def _put(self, source: Path, target: str, again: bool = False) -> None:
-        """Copy a file there, unless it is there from a try that was cut off. Nothing is seen before it is whole."""
-        if not again and self._fs.get_file_info(target).size == source.stat().st_size:
+    def _put(self, source: Path, target: str, sha256: str | None = None) -> None:
+        """Copy a file there; one of this digest unless it is there from a try that was cut off.
+
+        Nothing is seen before it is whole.
+        """
+        if sha256 and self._fs.get_file_info(target).size == source.stat().st_size:
             return
         aside = f"{target}.{socket.gethostname()}.{os.getpid()}.tmp" if self._local else target
         if self._local:
             self._fs.create_dir(target.rpartition("/")[0])
+        digest = hashlib.sha256()
         with source.open("rb") as f, self._fs.open_output_stream(aside) as out:
-            shutil.copyfileobj(f, out, PIECE)
+            while piece := f.read(PIECE):
+                digest.update(piece)
+                out.write(piece)
+        if sha256 not in (None, digest.hexdigest()):
+            self._fs.delete_file(aside)
+            raise damaged(source, "is not as it was written")
         if self._local:
             self._fs.move(aside, target)
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ivcore.errors import WorkError
+from ivcore.store.soundness import check as check_file
+from ivcore.store.soundness import pages
 
 DUPLICATE = "duplicate"  # an error that is no fault: the clip is there under another clip_id, with all the captions
 
@@ -251,10 +253,30 @@ def write(path: Path, rows: pa.Table | list[dict[str, Any]], kind: Table, **opti
     return int(table.num_rows)
 
 
-def opened(path: Path, kind: Table | str) -> pq.ParquetFile:
+class File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+    """A table's file; what is not as it was written is `Damaged` wherever it is read."""
+
+    def __init__(self, path: Path) -> None:
+        check_file(path)
+        self.path = path
+        with pages(path):
+            super().__init__(path, page_checksum_verification=True)
+
+    def read(self, *args: Any, **options: Any) -> pa.Table:
+        """The whole table, or some of its columns."""
+        with pages(self.path):
+            return super().read(*args, **options)
+
+    def read_row_group(self, *args: Any, **options: Any) -> pa.Table:
+        """One row group."""
+        with pages(self.path):
+            return super().read_row_group(*args, **options)
+
+
+def opened(path: Path, kind: Table | str) -> File:
     """The file of a table, not yet read, refusing another kind or version of it."""
     name, version = (kind, None) if isinstance(kind, str) else (kind.name, kind.version)
-    file = pq.ParquetFile(path, page_checksum_verification=True)
+    file = File(path)
     meta = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
     if meta.get("iv.table") != name or (version is not None and meta.get("iv.version") != str(version)):
         found = f"{meta.get('iv.table')} version {meta.get('iv.version')}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcore.errors import WorkError
-from ivcore.store import durable
+from ivcore.store import durable, soundness
 from ivcore.store.artifacts import Artifact, Store
 
 VERDICT = "verdict.json"
@@ -29,6 +29,7 @@ def publish(
     """
     from ivcore.verdict.page import page
 
+    soundness.check(report.path / VERDICT)
     try:
         found = json.loads((report.path / VERDICT).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError) as e:

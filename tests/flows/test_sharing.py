@@ -42,13 +42,14 @@ def test_a_new_machine_finds_what_another_has_run_and_remakes_nothing(home, shar
 
 def test_gc_and_doctor_say_what_they_do_with_it(home, shared):
     from flows.cli import main
-    from ivcore.store.artifacts import Store
+    from ivcore.store.artifacts import Store, key
 
-    with Store(shared).write("s2", "unused", 1, {}, {}) as draft:
+    unused = key("s2", 1, {}, {})
+    with Store(shared).write("s2", unused, 1, {}, {}) as draft:
         draft.count(1)
     done = CliRunner().invoke(main, ["gc", "--home", str(shared), "--older-than", "0", "--delete"])
     assert "1 artifacts" in done.output and f"nothing in s3://ours/{shared.name} is deleted" in done.output
-    assert list(Store(shared).all()) == [] and Store(shared).find("s2", "unused") is not None
+    assert list(Store(shared).all()) == [] and Store(shared).find("s2", unused) is not None
     found = json.loads(CliRunner().invoke(main, ["doctor", "--home", str(shared), "--json"]).output)
     assert [c["value"] for c in found["checks"] if c["name"] == "remote"] == [f"s3://ours/{shared.name} can be written"]
 

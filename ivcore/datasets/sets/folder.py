@@ -11,7 +11,8 @@ from ivcore.datasets import annotation_files, files
 from ivcore.datasets.cards import Card
 from ivcore.datasets.digests import digest
 from ivcore.errors import UserError
-from ivcore.store.artifacts import Store, sha256_file
+from ivcore.store.artifacts import Store
+from ivcore.store.known_files import sha256_file
 
 CARD = Card(
     name="A folder of videos",

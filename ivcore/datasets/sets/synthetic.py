@@ -12,6 +12,7 @@ from ivcore.config import DataConfig, SyntheticConfig
 from ivcore.datasets.cards import Card
 from ivcore.datasets.shapes import drawing, scenes, wording
 from ivcore.errors import UserError
+from ivcore.store import soundness
 from ivcore.store.artifacts import Store, key
 from ivcore.store.versions import VERSIONS
 from ivcore.video import pool
@@ -37,6 +38,7 @@ def root(store: Store, data: DataConfig) -> Path:
     name = key("videos", VERSIONS["videos"], recipe(store, data), {})
     found = store.find("videos", name)
     if found is not None:
+        soundness.check_all(found.path)
         return found.path
     if data.synthetic.size_px % 2:
         raise UserError(f"data.synthetic.size_px = {data.synthetic.size_px} is odd; H.264 needs an even number")

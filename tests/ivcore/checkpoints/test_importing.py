@@ -22,7 +22,7 @@ from ivcore.errors import UserError
 from ivcore.losses.vtc import vtc_loss
 from ivcore.models import S2Model, build_clip, build_s2, clip_config, clip_from_s2
 from ivcore.models.freeze import apply_policy, digest, verify
-from ivcore.store.artifacts import sha256_file
+from ivcore.store.known_files import sha256_file
 from ivcore.text.tokenizer import Tokenizer
 
 transformers_logging.disable_progress_bar()

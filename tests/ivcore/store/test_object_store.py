@@ -15,8 +15,8 @@ from pyarrow import fs
 from ivcore import steps
 from ivcore.config import DataConfig, FramesConfig
 from ivcore.errors import UserError, WorkError
-from ivcore.store import object_store
-from ivcore.store.artifacts import Store
+from ivcore.store import object_store, soundness
+from ivcore.store.artifacts import Store, key
 from tests import own_videos, s3
 
 ROOT = Path(__file__).parents[2]
@@ -38,9 +38,16 @@ def shared(request, tmp_path, monkeypatch):
     return f"{request.param}://{there}"
 
 
-def make(home: Path, key: str = "k", inputs: dict | None = None, kind: str = "manifest", text: str = "some words"):
+def key_of(name: str = "k", inputs: dict | None = None, kind: str = "manifest") -> str:
+    return key(kind, 1, {"x": name}, inputs or {})
+
+
+K = key_of()
+
+
+def make(home: Path, name: str = "k", inputs: dict | None = None, kind: str = "manifest", text: str = "some words"):
     store = Store(home)
-    with store.write(kind, key, 1, {"x": 1}, inputs or {}) as draft:
+    with store.write(kind, key_of(name, inputs, kind), 1, {"x": name}, inputs or {}) as draft:
         (draft.path / "a.txt").write_text(text)
         (draft.path / "train").mkdir()
         (draft.path / "train" / "b.bin").write_bytes(b"")
@@ -60,7 +67,7 @@ def opened(address: str) -> tuple[fs.FileSystem, str]:
 def test_an_empty_workspace_gets_the_same_bytes(shared, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     made = make(one)
-    found = Store(two).find("manifest", "k")
+    found = Store(two).find("manifest", K)
     assert found is not None and found.rows == 2 and found.record()["rows_failed"] == 1
     assert files(two) == files(one) and len(files(two)) == 3
     assert Store(two).find("manifest", "other") is None and found.id == made.id
@@ -81,14 +88,14 @@ def test_a_step_that_another_machine_did_is_not_done_again(shared, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from ivcore.store import object_store
+from ivcore.store import object_store, soundness
 from ivcore.store.object_store import Remote
 from ivcore.store.artifacts import Store
 object_store.THREADS = 1  # in turn: a.txt has arrived when b.bin is on its way
 whole, moment = Remote._put, sys.argv[2]
 
-def put(self, source, target, again=False):
-    if moment == "record" and again:
+def put(self, source, target, sha256=None):
+    if moment == "record" and sha256 is None:
         os.kill(os.getpid(), signal.SIGKILL)
     if moment == "file" and source.name == "b.bin":
         aside = target + ".tmp" if self._local else target
@@ -97,11 +104,11 @@ def put(self, source, target, again=False):
         out = self._fs.open_output_stream(aside)
         out.write(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    whole(self, source, target, again)
+    whole(self, source, target, sha256)
 
 Remote._put = put
 store = Store(sys.argv[1])
-store.share(store.find("manifest", "k"))
+store.share(store.find("manifest", sys.argv[3]))
 """
 
 
@@ -111,15 +118,15 @@ def test_a_killed_upload_is_never_seen_and_the_next_run_ends_it(shared, tmp_path
         alone.delenv(object_store.ADDRESS)
         made = make(tmp_path / "one")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "one"), moment], env=env, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "one"), moment, K], env=env, timeout=120)
     assert done.returncode == -signal.SIGKILL
     there, base = opened(shared)
     sent = there.get_file_info(fs.FileSelector(base, recursive=True))
     assert [info.base_name for info in sent if info.base_name in ("a.txt", "record.json")] == ["a.txt"]
     two = Store(tmp_path / "two")
-    assert two.find("manifest", "k") is None and dict(two.records("manifest")) == {} and files(two.home) == {}
+    assert two.find("manifest", K) is None and dict(two.records("manifest")) == {} and files(two.home) == {}
     Store(tmp_path / "one").share(made)
-    assert two.find("manifest", "k") is not None and files(two.home) == files(tmp_path / "one")
+    assert two.find("manifest", K) is not None and files(two.home) == files(tmp_path / "one")
 
 
 def test_a_damaged_file_is_refused_and_nothing_of_it_stays(shared, tmp_path):
@@ -129,15 +136,17 @@ def test_a_damaged_file_is_refused_and_nothing_of_it_stays(shared, tmp_path):
     with there.open_output_stream(spot) as f:
         f.write(b"some wordS")
     two = Store(tmp_path / "two")
-    with pytest.raises(WorkError, match=r"a\.txt of manifest/k is damaged or gone; delete artifacts/manifest/k there"):
-        two.find("manifest", "k")
+    with pytest.raises(
+        WorkError, match=rf"a\.txt of manifest/{K} is damaged or gone; delete artifacts/manifest/{K} there"
+    ):
+        two.find("manifest", K)
     assert files(two.home) == {} and list((two.home / "artifacts" / "manifest").iterdir()) == []
     there.delete_file(spot)
     with pytest.raises(WorkError, match="damaged or gone"):
-        two.find("manifest", "k")
+        two.find("manifest", K)
     there.delete_dir_contents(f"{base}/artifacts/{made.id}")  # the cure
     Store(tmp_path / "one").share(made)
-    assert two.find("manifest", "k") is not None
+    assert two.find("manifest", K) is not None
 
 
 def test_a_record_cannot_write_outside_its_folder(shared, tmp_path):
@@ -146,9 +155,9 @@ def test_a_record_cannot_write_outside_its_folder(shared, tmp_path):
     record = made.record()
     record["files"] = {"../../../../escaped.txt": record["files"]["a.txt"]}
     with there.open_output_stream(f"{base}/artifacts/{made.id}/record.json") as f:
-        f.write(json.dumps(record).encode())
+        f.write(json.dumps(soundness.sealed(record)).encode())
     with pytest.raises(WorkError, match="leaves its folder"):
-        Store(tmp_path / "two").find("manifest", "k")
+        Store(tmp_path / "two").find("manifest", K)
     assert not (tmp_path / "escaped.txt").exists()
 
 
@@ -157,16 +166,18 @@ def test_what_is_there_stands_on_what_is_there(shared, tmp_path, monkeypatch):
     with monkeypatch.context() as alone:  # made before anything was shared
         alone.delenv(object_store.ADDRESS)
         make(one.home)
-        make(one.home, "s", kind="frame_shard")
-        with one.write("frames", "f", 1, {}, {"manifest": "manifest/k"}) as draft:
-            pq.write_table(pa.table({"shard": ["frame_shard/s", None]}), draft.path / "index.parquet")
-        make(one.home, "not-needed")
-    make(one.home, "c", {"frames": "frames/f", "gone": "s2/removed"}, kind="scores")
+        shard = make(one.home, "s", kind="frame_shard").id
+        of = {"manifest": f"manifest/{K}"}
+        with one.write("frames", key("frames", 1, {}, of), 1, {}, of) as draft:
+            pq.write_table(pa.table({"shard": [shard, None]}), draft.path / "index.parquet")
+        not_needed = make(one.home, "not-needed").id
+    frames = draft.artifact.id
+    scores = make(one.home, "c", {"frames": frames, "gone": "s2/removed"}, kind="scores").id
     two = Store(tmp_path / "two")
-    for id in ("scores/c", "frames/f", "manifest/k", "frame_shard/s"):
+    for id in (scores, frames, of["manifest"], shard):
         assert two.get(id).record() == one.get(id).record()
-    with pytest.raises(WorkError, match=r"not-needed is not in .*/two nor in (s3|file)://"):
-        two.get("manifest/not-needed")
+    with pytest.raises(WorkError, match=rf"{not_needed} is not in .*/two nor in (s3|file)://"):
+        two.get(not_needed)
 
 
 def test_a_data_set_that_grew_on_another_machine_decodes_only_what_is_new(tmp_path, monkeypatch):
@@ -189,7 +200,7 @@ def test_errors_are_one_line_with_a_cure(server, tmp_path, monkeypatch):
     def find(address):
         monkeypatch.setenv(object_store.ADDRESS, address)
         with pytest.raises((UserError, WorkError)) as caught:
-            Store(tmp_path).find("manifest", "k")
+            Store(tmp_path).find("manifest", K)
         return caught
 
     assert find("s3://nobodys/x").match("there is no bucket nobodys; make it first")
@@ -217,10 +228,10 @@ def test_a_finished_artifact_is_not_lost_when_it_cannot_be_sent(server, tmp_path
             make(tmp_path / "one")
     finally:
         s3.ask(f"{server}/moto-api/reset-auth", data=b"inf")
-    made = Store(tmp_path / "one").find("manifest", "k")
+    made = Store(tmp_path / "one").find("manifest", K)
     assert made is not None
     Store(tmp_path / "one").share(made)
-    assert Store(tmp_path / "two").find("manifest", "k") is not None
+    assert Store(tmp_path / "two").find("manifest", K) is not None
 
 
 def test_the_probe_writes_and_leaves_nothing(shared):
@@ -237,16 +248,15 @@ def test_an_id_that_leads_elsewhere_is_no_artifact(id, shared, tmp_path):
         Store(tmp_path / "ws").get(id)
 
 
-def test_a_record_that_belongs_to_another_artifact_is_not_taken(shared, tmp_path):
-    make(tmp_path / "one", kind="clip")
-    files_there, base = opened(f"{shared}/artifacts/clip/k")
-    s2 = opened(f"{shared}/artifacts/s2/k")[1]
-    for info in files_there.get_file_info(fs.FileSelector(base, recursive=True)):
-        if info.type == fs.FileType.File:
-            target = s2 + info.path[len(base) :]
-            files_there.create_dir(target.rpartition("/")[0], recursive=True)
-            with files_there.open_input_stream(info.path) as source, files_there.open_output_stream(target) as out:
-                out.write(source.read())
-    with pytest.raises(WorkError, match="artifacts/s2/k holds the record of clip/k"):
-        Store(tmp_path / "two").find("s2", "k")
-    assert not (tmp_path / "two" / "artifacts" / "s2" / "k").exists()
+@pytest.mark.parametrize("forged", [{}, {"kind": "s2", "key": "asked for"}])
+def test_a_record_that_belongs_to_another_artifact_is_not_taken(shared, tmp_path, forged):
+    made = make(tmp_path / "one", kind="clip")
+    other = key_of("another", kind="s2")
+    there, base = opened(f"{shared}/artifacts")
+    record = soundness.sealed({**made.record(), **{n: other if n == "key" else v for n, v in forged.items()}})
+    there.create_dir(f"{base}/s2/{other}", recursive=True)
+    with there.open_output_stream(f"{base}/s2/{other}/record.json") as f:
+        f.write(json.dumps(record).encode())
+    with pytest.raises(WorkError, match=f"artifacts/s2/{other} holds the record of (clip|s2)/(?!{other})"):
+        Store(tmp_path / "two").find("s2", other)
+    assert not (tmp_path / "two" / "artifacts" / "s2" / other).exists()
