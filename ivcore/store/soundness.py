@@ -127,15 +127,13 @@ def unbroken(record: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def pages(path: Path) -> Iterator[None]:
-    """Errors of reading a Parquet file, whose pages have checksums: `Damaged`."""
+    """Errors of reading a Parquet file of an artifact, whose pages have checksums: `Damaged`."""
     import pyarrow as pa
 
     try:
         yield
-    except pa.ArrowException as e:
-        raise damaged(path, "cannot be read") from e
-    except OSError as e:
-        if e.errno is not None:
+    except (pa.ArrowException, OSError) as e:
+        if folder_of(path) is None or getattr(e, "errno", None) is not None:
             raise
         raise damaged(path, "is not as it was written") from e
 
