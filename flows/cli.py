@@ -15,7 +15,7 @@ from flows.cli_datasets import datasets_command
 from flows.cli_models import export_command, import_command, parity_command
 from flows.cli_ops import down_command, gc_command, join_command, promote_command, reap_command, up_command
 from flows.cli_search import search_command
-from flows.command import Example, common, emit, show_progress
+from flows.command import Example, common, emit, plain, say, show_progress
 from ivcore.errors import UserError, WorkError
 
 
@@ -99,12 +99,12 @@ def verdict(out: dict[str, Any], as_json: bool) -> None:
         return emit({**out, "report": found})
     from ivcore.verdict.page import terminal
 
-    click.echo(terminal(found))
+    say(terminal(found))
     tools = "" if shutil.which("iv") else os.path.relpath(Path(sys.executable).parent) + "/"
-    click.echo(f"\nreport   {folder / 'report.html'}")
-    click.echo(f"tables   {tools}iv sql --home {home}")
-    click.echo(f"MLflow   {tools}mlflow server --backend-store-uri sqlite:///{home}/mlflow/mlflow.db --port 5000")
-    click.echo(f"Prefect  PREFECT_HOME={home}/prefect {tools}prefect server start --port 4200")
+    say(f"\nreport   {folder / 'report.html'}")
+    say(f"tables   {tools}iv sql --home {home}")
+    say(f"MLflow   {tools}mlflow server --backend-store-uri sqlite:///{home}/mlflow/mlflow.db --port 5000")
+    say(f"Prefect  PREFECT_HOME={home}/prefect {tools}prefect server start --port 4200")
 
 
 def summary(out: dict[str, Any], as_json: bool) -> None:
@@ -113,9 +113,7 @@ def summary(out: dict[str, Any], as_json: bool) -> None:
         return emit(out)
     for s in out["stages"]:
         name, how = f"{s['step']}{':' + s['label'] if s['label'] else ''}", "found" if s["cached"] else "made"
-        click.echo(
-            f"{name:<24} {s['arm']}.{s['seed']:<4} {how:<6} {s['rows_ok']:>8} rows {s['wall_s']:>9.1f} s  {s['key']}"
-        )
+        say(f"{name:<24} {s['arm']}.{s['seed']:<4} {how:<6} {s['rows_ok']:>8} rows {s['wall_s']:>9.1f} s  {s['key']}")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -190,14 +188,14 @@ def sql(statement: str | None, home: str | None, as_json: bool) -> None:
         return emit({"columns": columns, "rows": [list(row) for row in rows]})
     if statement is None:
         for table, names in rows:
-            click.echo(f"{table:<10} {names}")
+            say(f"{table:<10} {names}")
         for question, text in QUESTIONS.items():
-            click.echo(f"\n{question}:\n{text}")
+            say(f"\n{question}:\n{text}")
         return
-    table = [columns, *(["" if value is None else str(value) for value in row] for row in rows)]
+    table = [columns, *(["" if value is None else plain(str(value), "") for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)] if sys.stdout.isatty() else [0] * len(columns)
     for line in table:
-        click.echo("\t".join(cell.ljust(width) for cell, width in zip(line, widths)))
+        say("\t".join(cell.ljust(width) for cell, width in zip(line, widths)))
 
 
 @main.command(cls=Example, example="iv doctor --home workspace")
@@ -212,7 +210,7 @@ def doctor(verify: bool, home: str | None, as_json: bool) -> None:
         emit({"ok": all(c["ok"] for c in found), "checks": found})
     for check in [] if as_json else found:
         cure = f"  -> {check['cure']}" if not check["ok"] else ""
-        click.echo(f"{'ok ' if check['ok'] else 'BAD'}  {check['name']:<12} {check['value']}{cure}")
+        say(f"{'ok ' if check['ok'] else 'BAD'}  {check['name']:<12} {check['value']}{cure}")
     if not all(c["ok"] for c in found):
         sys.exit(1)
 

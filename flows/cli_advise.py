@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flows.command import Example, common, emit
+from flows.command import Example, common, emit, say
 
 
 @click.command("advise", cls=Example, example="iv advise --task retrieval --languages en,zh --latency-ms 50")
@@ -51,7 +51,7 @@ def advise_command(
     if as_json:
         emit(dataclasses.asdict(found))
     else:
-        click.echo(told(found))
+        say(told(found))
 
 
 def report_of(home: Path | str) -> Any:

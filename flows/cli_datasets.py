@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from flows.command import Example, common, emit
+from flows.command import Example, common, emit, say
 
 
 @click.command("datasets", cls=Example, example="iv datasets msrvtt --check MSRVTT_JSFUSION_test.csv")
@@ -31,9 +31,9 @@ def datasets_command(
         return _list(cards)
     for field, value in cards[name].items():
         for n, line in enumerate(_lines(value)):
-            click.echo(f"{'' if n else field:<14}{line}")
+            say(f"{'' if n else field:<14}{line}")
     if check:
-        click.echo(f"\n{check}: as the card says; {found['videos']} videos, {found['captions']} captions")
+        say(f"\n{check}: as the card says; {found['videos']} videos, {found['captions']} captions")
 
 
 def _list(cards: dict[str, dict[str, Any]]) -> None:
@@ -43,7 +43,7 @@ def _list(cards: dict[str, dict[str, Any]]) -> None:
         rows.append((name, card["task"], card["split"], *counts, ",".join(card["languages"]), card["checksum"]))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+        say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
 def _lines(value: Any) -> list[str]:

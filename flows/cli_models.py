@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flows.command import Example, common, emit
+from flows.command import Example, common, emit, say
 
 
 @click.command("import", cls=Example, example="iv import InternVideo2-stage2_1b-224p-f4.pt --model s2-1B --out s2-1B")
@@ -43,9 +43,9 @@ def import_command(
     if as_json:
         emit({"out": out, **record})
     else:
-        click.echo(listing(record) if dry_run else table(record))
+        say(listing(record) if dry_run else table(record))
         if out is not None:
-            click.echo(f"imported {model} into {out}; every key is in {out / 'import.json'}")
+            say(f"imported {model} into {out}; every key is in {out / 'import.json'}")
     if any(bins["missing"] or bins["unexpected"] for bins in record["counts"].values()):
         raise UserError(f"these files cannot be imported as {model}: keys are missing or unexpected, see above")
 
@@ -63,7 +63,7 @@ def export_command(folder: Path, out: Path, layout: str, pth: bool, home: str | 
     found = export(folder, out, pth)
     if as_json:
         return emit({"out": out, **found})
-    click.echo(f"exported {found['entries']} entries, {found['bytes']:,} bytes, to {out}")
+    say(f"exported {found['entries']} entries, {found['bytes']:,} bytes, to {out}")
 
 
 @click.command("parity", cls=Example, example="iv parity recordings --tolerance 1e-4")
@@ -92,8 +92,8 @@ def parity_command(folder: str, tolerance: float | None, home: str | None, as_js
     else:
         for c in cases:
             mark = ("ok " if c["ok"] else "BAD") if c in built else "-- "
-            click.echo(f"{mark}  {c['case']:<60} abs {c['max_abs']:.2e}  rel {c['max_rel']:.2e}  {c['note']}".rstrip())
+            say(f"{mark}  {c['case']:<60} abs {c['max_abs']:.2e}  rel {c['max_rel']:.2e}  {c['note']}".rstrip())
         left = f"; {len(cases) - len(built)} recorded cases are not built, marked --" if cases != built else ""
-        click.echo(f"{good} of {len(built)} cases agree{left}")
+        say(f"{good} of {len(built)} cases agree{left}")
     if good < len(built):
         sys.exit(1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from flows.command import Example, common, emit, show_progress
+from flows.command import Example, common, emit, say, show_progress
 
 
 @click.command("up", cls=Example, example="iv up --prefect-port 4201 --mlflow-port 5001")
@@ -31,12 +31,12 @@ def up_command(
     running = services.up(plan)
     if as_json:
         return emit({"home": str(place), "running": running})
-    click.echo(f"Prefect  {plan.prefect_url}")
-    click.echo(f"MLflow   {plan.mlflow_url}")
-    click.echo(f"data     {services.shown_database(plan)}")
-    click.echo(f"worker   pool {services.POOL}, {limit} runs at once")
-    click.echo(f"logs     {place / 'logs'}")
-    click.echo(f"shell    . {place / 'run' / 'env.sh'}   (for prefect and mlflow; iv finds them by itself)")
+    say(f"Prefect  {plan.prefect_url}")
+    say(f"MLflow   {plan.mlflow_url}")
+    say(f"data     {services.shown_database(plan)}")
+    say(f"worker   pool {services.POOL}, {limit} runs at once")
+    say(f"logs     {place / 'logs'}")
+    say(f"shell    . {place / 'run' / 'env.sh'}   (for prefect and mlflow; iv finds them by itself)")
 
 
 @click.command("down", cls=Example, example="iv down --home workspace")
@@ -48,7 +48,7 @@ def down_command(home: str | None, as_json: bool) -> None:
     stopped = services.down(runtime.prepare(home))
     if as_json:
         return emit({"stopped": stopped})
-    click.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing ran")
+    say(f"stopped: {', '.join(stopped)}" if stopped else "nothing ran")
 
 
 @click.command("reap", cls=Example, example="iv reap --home workspace")
@@ -63,7 +63,7 @@ def reap_command(home: str | None, as_json: bool) -> None:
     found = reaper.reap()
     if as_json:
         return emit({"reaped": found})
-    click.echo(f"marked: {', '.join(found)}" if found else "every open run is alive")
+    say(f"marked: {', '.join(found)}" if found else "every open run is alive")
 
 
 @click.command("gc", cls=Example, example="iv gc --older-than 14 --delete")
@@ -94,12 +94,12 @@ def gc_command(delete: bool, older_than: float, pin: str | None, home: str | Non
     if as_json:
         return emit({"deleted": delete, "kept": kept, "garbage": rows, "untouched": there})
     for row in rows:
-        click.echo(f"{row['bytes']:>14,}  {row['artifact']}")
+        say(f"{row['bytes']:>14,}  {row['artifact']}")
     total = sum(row["bytes"] for row in rows)
     ends = "deleted" if delete else "would be deleted with --delete"
-    click.echo(f"{len(rows)} artifacts, {total:,} bytes, {ends}; {len(kept)} are kept for their own sake")
+    say(f"{len(rows)} artifacts, {total:,} bytes, {ends}; {len(kept)} are kept for their own sake")
     if there:
-        click.echo(f"nothing in {there} is deleted: other machines stand on it")
+        say(f"nothing in {there} is deleted: other machines stand on it")
 
 
 @click.command("promote", cls=Example, example="iv promote s2 --challenger newest")
@@ -116,7 +116,7 @@ def promote_command(model: str, challenger: str, home: str | None, as_json: bool
     found = promotion.promote(Path(runtime.prepare(home)), model, challenger, EvalConfig())
     if as_json:
         return emit(vars(found))
-    click.echo(f"iv-{model} {found.challenger}: {'champion' if found.promoted else 'not promoted'}; {found.why}")
+    say(f"iv-{model} {found.challenger}: {'champion' if found.promoted else 'not promoted'}; {found.why}")
 
 
 @click.command("join", cls=Example, example="iv join --home /shared/workspace --node 1")

@@ -2,7 +2,7 @@
 
 import click
 
-from flows.command import Example, common, emit
+from flows.command import Example, common, emit, say
 
 
 @click.command("search", cls=Example, example='iv search "someone cuts an onion" --top 5')
@@ -44,7 +44,7 @@ def search_command(
     found = search(Store(place), variant, sentence, top, k, split or "")
     if as_json:
         return emit({"variant": variant, "why": why, "clips": found})
-    click.echo(f"{variant} ({why})")
+    say(f"{variant} ({why})")
     for row in found:
         window = "" if row["start_s"] is None else f"  {row['start_s']:g}-{row['end_s'] or 'end'} s"
-        click.echo(f"{row['rank']:>3}  {row['score']:>8.4f}  {row['path']}{window}")
+        say(f"{row['rank']:>3}  {row['score']:>8.4f}  {row['path']}{window}")

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ import click
 from ivcore.errors import UserError, WorkError
 
 PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # errors that another workspace cures
+POWERFUL = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of one, line separators
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # of the direction of writing
 HOME_HELP = "Workspace folder; else IV_HOME, else ./workspace."
 
 
@@ -51,7 +54,7 @@ def reported(debug: bool) -> Iterator[None]:
     except Exception as e:
         if debug:
             raise
-        click.echo(f"iv: {one_line(e)}", err=True)
+        say(f"iv: {one_line(e)}", err=True)
         sys.exit(2 if isinstance(e, UserError) else 1)
 
 
@@ -67,10 +70,33 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
+def plain(text: str, kept: str = "\n\t") -> str:
+    """The text for a terminal: what would move its cursor, colour it or turn its direction is written out.
+
+    File names and captions are other people's; a name may hold any character but these get no power here.
+    """
+    return "".join(
+        c
+        if c in kept or (unicodedata.category(c) not in POWERFUL and unicodedata.bidirectional(c) not in TURNS)
+        else repr(c)[1:-1]
+        for c in text
+    )
+
+
+def say(text: str, err: bool = False) -> None:
+    """A line, or several, for people."""
+    click.echo(plain(text), err=err)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
 def show_progress() -> None:
     """Our own progress to stderr, and no tracebacks from Prefect: the error comes once, as our line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Plain("%(asctime)s  %(message)s", "%H:%M:%S"))
     ours = logging.getLogger("iv")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.INFO)

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from flows import command
 from flows.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +65,19 @@ def test_a_server_that_is_not_there_is_one_line_and_1(tmp_path):
     done = _iv("ingest", "demo", "--json", "--home", str(tmp_path / "ws"), **env)
     assert done.returncode == 1 and done.stdout == "", done.stderr
     assert "no Prefect server answers there; start it, or unset" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_other_peoples_characters_have_no_power_over_the_terminal(tmp_path):
+    (tmp_path / "artifacts").mkdir()
+    evil = "'a\x1b[2Jb\x9bc\rd\te\nf\u202eg' || chr(8232) || 'z'"
+    done = CliRunner().invoke(
+        main, ["sql", f"select {evil} as clip_id, 2 as n, 'añ中👩‍🍳' as kept", "--home", str(tmp_path)]
+    )
+    assert done.stdout.split("\n")[1] == "a\\x1b[2Jb\\x9bc\\rd\\te\\nf\\u202eg\\u2028z\t2\tañ中👩‍🍳"
+    done = CliRunner().invoke(main, ["sql", "select \x1b[2J", "--home", str(tmp_path)])
+    assert done.exit_code == 2 and "\x1b" not in done.output
+    said = logging.LogRecord("iv", logging.INFO, "", 0, "clip %s", ("a\x1b[2Jb",), None)
+    assert command._Plain("%(message)s").format(said) == "clip a\\x1b[2Jb"
 
 
 def test_sql(tmp_path):
