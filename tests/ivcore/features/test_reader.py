@@ -45,3 +45,8 @@ def test_features_are_read_on_demand_and_hold_what_they_may(tmp_path: Path, monk
         assert np.array_equal(features.tokens(wanted).numpy(), plain[wanted])
         assert len(read) - before <= len({row // 3 for row in wanted})  # each row group once a batch at most
         assert sum(group.nbytes for group in features._groups.values()) <= reader.CACHE_BYTES
+    for row, again in ((0, False), (3, False), (6, False), (9, False), (12, False), (0, True), (15, False), (0, True)):
+        before = len(read)
+        features.tokens([row])
+        if row == 0 and again:  # used again and again, so it stays while others go
+            assert len(read) == before

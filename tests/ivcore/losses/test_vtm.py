@@ -85,3 +85,17 @@ def test_no_gradient_through_the_draw() -> None:
     assert not any(w.requires_grad for w in weights)
     assert all((w.diagonal() == 0).all() for w in weights)
     assert pairs(torch.tensor([1, 0]), torch.tensor([1, 0]))[0].tolist() == [0, 1, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_similarity_that_is_no_number_weighs_a_little(bad: float) -> None:
+    """Upstream's guard: 0.01 in place of it, and the draw goes on; the loss is then stopped or skipped by its own."""
+    g = seeded()
+    video, text = torch.randn(4, 3, generator=g), torch.randn(4, 3, generator=g)
+    video[1, 0] = bad
+    ids = torch.arange(4)
+    texts_for_video, videos_for_text = negative_weights(video, text, 0.07, ids)
+    assert torch.equal(texts_for_video[1], torch.tensor([0.01, 0.0, 0.01, 0.01]))
+    assert all(w.isfinite().all() and not w.diagonal().any() for w in (texts_for_video, videos_for_text))
+    for drawn in vtm_negatives(video, text, 0.07, ids, g):
+        assert (drawn != ids).all()

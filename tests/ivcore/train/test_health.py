@@ -64,3 +64,12 @@ def test_a_jump_of_the_loss_is_a_spike_and_a_slow_rise_is_none():
         loss = 2.0 + 0.02 * (step % 3) + 0.001 * step + (5.0 if step == 70 else 0.0)
         spikes.append(health.is_spike(totals, loss, step))
     assert spikes[70] and sum(spikes) == 1
+
+
+@pytest.mark.parametrize(("deviations", "step", "spike"), [(5.9, 30, False), (6.1, 30, True), (6.1, 29, False)])
+def test_a_spike_stands_six_deviations_above_the_mean_once_the_loss_has_settled(deviations, step, spike):
+    totals = Totals(loss_mean=2.0, loss_variance=0.04)
+    assert health.is_spike(totals, 2.0 + 0.2 * deviations, step) == spike
+    flat = Totals(loss_mean=2.0, loss_variance=0.0)  # a loss that stands still has no deviation to go by
+    assert health.is_spike(flat, 2.0 + 1e-3 * deviations, step) == spike
+    assert not health.is_spike(Totals(loss_mean=2.0, loss_variance=0.04), 2.0 - 0.2 * deviations, step)
