@@ -80,9 +80,10 @@ def verdict(home: Path, folder: Path, parent: str | None) -> None:
 def failed(manifest: Artifact, frames: Artifact) -> None:
     """A table of the videos that gave no frames, with the reason."""
     from ivcore.store import schemas
+    from ivcore.video import failed_share
 
     paths = {r["clip_id"]: r["path"] for r in schemas.rows(manifest.path / "manifest.parquet", schemas.MANIFEST)}
-    rows = [r for r in schemas.rows(frames.path / "index.parquet", schemas.FRAMES) if r["error"] is not None]
+    rows = failed_share.failed(list(schemas.rows(frames.path / "index.parquet", schemas.FRAMES)))
     table = [
         {"video": paths.get(r["clip_id"], ""), "clip": r["clip_id"], "error": r["error"], "detail": r["detail"] or ""}
         for r in rows[:MAX_FAILED]

@@ -52,6 +52,9 @@ class DataConfig(Branch):
     root: str | None = Field(
         None, description="Folder that holds your videos; every path of the annotation is inside it."
     )
+    link_roots: tuple[str, ...] = Field(
+        (), description="Further folders that links inside data.root may lead to; others are rows with a reason."
+    )
     annotations: str | None = Field(
         None,
         description="csv, jsonl, json or Parquet: path, caption (optional: language, split, start_s, end_s); "

@@ -3,7 +3,6 @@
 Files are checked against the card before a line of them is read: a wrong split is refused and never scored.
 """
 
-import csv
 import json
 import logging
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ivcore.config import DataConfig
+from ivcore.datasets import csv_files
 from ivcore.errors import UserError
 from ivcore.store.known_files import sha256_file
 
@@ -28,6 +28,7 @@ class Card:
     task: Literal["retrieval", "multiple_choice", "classification"] = "retrieval"
     split: str  # as its papers call it; what is read always becomes the split `test`
     files: Mapping[str, str] = field(default_factory=dict)  # annotation file (may hold a *) -> sha256 or UNVERIFIED
+    content: str = ""  # sha256 of what the files say (published.content): other line ends or separators pass by it
     num_videos: int | None = None  # clips scored
     num_captions: int | None = None  # queries, classes or options
     caption_rule: str  # each: every caption is a query; paragraph: joined; class: names of classes; option: choices
@@ -58,10 +59,15 @@ class Card:
 
 
 class Files(dict[str, list[Path]]):
-    """Annotation files by their name in the card; a name with a * stands for several. All are UTF-8."""
+    """Annotation files by their name in the card; a name with a * stands for several. All are UTF-8.
+
+    `doubt`: why their bytes are not those of the card, "" when they are; then what they say has to be the same.
+    """
+
+    doubt = ""
 
     def text(self, name: str) -> str:
-        """The file's text."""
+        """The file's text, with the line ends of Unix."""
         return self[name][0].read_text(encoding="utf-8-sig")
 
     def json(self, name: str) -> Any:
@@ -70,15 +76,15 @@ class Files(dict[str, list[Path]]):
 
     def csv(self, name: str) -> list[dict[str, str]]:
         """The file's rows, by the names of its first line."""
-        with self[name][0].open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
+        rows: list[dict[str, str]] = csv_files.read(self[name][0], strict=False)
+        return rows
 
 
 def checked(name: str, card: Card, data: DataConfig) -> Files:
     """The annotation files, by their name in the card.
 
     Raises:
-        UserError: none given, one is not there, one is not the file of the card, or none of us has checked it.
+        UserError: none given, one is not there, or none of us has checked it. Other bytes are told by `doubt`.
     """
     wanted = " and ".join(card.files) or "an annotation file"
     if data.annotations is None:
@@ -102,7 +108,7 @@ def checked(name: str, card: Card, data: DataConfig) -> Files:
         if not found:
             raise UserError(f"{place} holds no {file}; {name} needs {wanted}, see {card.url}")
         if digest != UNVERIFIED and (sha := sha256_file(found[0])) != digest:
-            raise UserError(
+            out.doubt = out.doubt or (
                 f"{found[0]} has sha256 {sha}, but {file} of {name} ({card.split}) has {digest}: it is another split "
                 "or version; give that file, or read this one with data.dataset = upstream or folder"
             )

@@ -1,7 +1,9 @@
 """A published data set is a card and a reader: its annotation files become rows of clips and captions."""
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from ivcore import names
 from ivcore.config import DataConfig
 from ivcore.datasets import cards
 from ivcore.datasets.cards import Card, Files
-from ivcore.datasets.files import digests, on_disk, root_folder
+from ivcore.datasets.files import Place, digests, need_one, root_folder
 from ivcore.errors import UserError
 from ivcore.store.artifacts import Store
 from ivcore.store.known_files import sha256_file
@@ -28,7 +30,7 @@ class Clip:
     answers: tuple[int, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
-    family: str = ""  # else the clip_id
+    family: str = ""  # else its file
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,11 @@ def published(module: str, card: Card, read: Reader) -> tuple[Recipe, Root, Rows
     def recipe(store: Store, data: DataConfig) -> Row:
         """Digests of the annotation and of the bytes of every video that is there."""
         files, folder = cards.checked(name, card, data), root_folder(data)
-        paths = [on_disk(folder, clip.path, card.name) for clip in _annotation(card, read, files).clips]
+        place = Place(data, folder)
+        found = [place.on_disk(clip.path) for clip in _annotation(card, read, files).clips]
         sha256 = {p.name: sha256_file(p) for some in files.values() for p in some}
         read_as = {"caption_rule": data.caption_rule, "language": data.language} if not card.files else {}
-        return {"dataset": name, "annotations_sha256": sha256, **read_as, **digests(store, folder, paths)}
+        return {"dataset": name, "annotations_sha256": sha256, **read_as, **digests(store, folder, found)}
 
     def root(store: Store, data: DataConfig) -> Path:
         """data.root, resolved; UserError when it is not a folder."""
@@ -64,7 +67,10 @@ def published(module: str, card: Card, read: Reader) -> tuple[Recipe, Root, Rows
     def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
         """Clips and captions; a caption's `pairs` name further clips, and whether it is true of them."""
         clips, captions = _rows(name, card, read, data)
-        return [{**clip, "path": on_disk(root, clip["path"], card.name)} for clip in clips], captions
+        place = Place(data, root)
+        clips = [clip | place.on_disk(clip["path"]) for clip in clips]
+        need_one(clips, data.annotations)
+        return clips, captions
 
     return recipe, root, rows
 
@@ -107,8 +113,8 @@ def table(card: Card, annotation: Annotation, data: DataConfig) -> tuple[list[Ro
         if clip_id in clips:
             raise UserError(f"clip {clip_id!r} stands twice in the annotation of {card.name}")
         window = {"start_s": clip.start_s, "end_s": clip.end_s}
-        family = clip.family or clip_id
-        clips[clip_id] = {"clip_id": clip_id, "path": clip.path, "split": "test", **window, "family": family}
+        ids = {"clip_id": clip_id, "path": clip.path, "family": clip.family or None}
+        clips[clip_id] = {**ids, "split": "test", **window, "published": True}
         texts = (" ".join(clip.captions),) if rule == "paragraph" and clip.captions else clip.captions
         captions += [caption(f"{clip_id}#{n:04d}", clip_id, text, []) for n, text in enumerate(texts)]
         num = len(clip.options) or len(annotation.texts)
@@ -135,14 +141,25 @@ def _rows(name: str, card: Card, read: Reader, data: DataConfig) -> tuple[list[R
     return clips, captions
 
 
+def content(annotation: Annotation) -> str:
+    """sha256 in hex of what an annotation says, whatever the bytes of its files and the order of its clips."""
+    clips = sorted((asdict(clip) for clip in annotation.clips), key=lambda clip: (clip["clip_id"], clip["path"]))
+    return hashlib.sha256(json.dumps([clips, annotation.texts]).encode()).hexdigest()
+
+
 def _annotation(card: Card, read: Reader, files: Files) -> Annotation:
-    """What the reader makes of the files; UserError for files that are not as it expects."""
+    """What the reader makes of the files; UserError for files that are not as it expects, or say something else."""
     try:
-        return read(files)
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as e:
+        found = read(files)
+    except (UserError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as e:
+        if files.doubt:
+            raise UserError(files.doubt) from None
+        if isinstance(e, UserError):
+            raise
         names = ", ".join(str(p) for some in files.values() for p in some[:1])
         raise UserError(
             f"{names} cannot be read as {card.name} ({type(e).__name__}: {e}); see {card.url or 'docs/datasets.md'}"
         ) from None
+    if files.doubt and content(found) != card.content:
+        raise UserError(files.doubt)
+    return found

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ivcore.checkpoints import checkpoint as checkpoints
+from ivcore.datasets.text_length import SHORT, num_tokens
 from ivcore.errors import UserError
 from ivcore.features.reader import Features
 from ivcore.models import device as devices
@@ -15,7 +16,7 @@ from ivcore.retrieval.embed import Encoder
 from ivcore.retrieval.serving import Matcher
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Store
-from ivcore.verdict.adviser import SHORT, Ask, answer
+from ivcore.verdict.adviser import Ask, answer
 
 VARIANTS = ("s2/sim", "s2/match", "clip/sim")
 Found = dict[str, Any]
@@ -69,8 +70,8 @@ SHOWN = ("clip_id", "path", "start_s", "end_s")
 
 
 def advised(report: Any, sentence: str, language: str) -> tuple[str, str]:
-    """The variant that the report's own rows speak for, and why; words stand for tokens in telling long from short."""
-    length = SHORT + 1 if len(sentence.split()) > SHORT else SHORT
+    """The variant that the report's own rows speak for, and why."""
+    length = min(num_tokens(sentence), SHORT + 1)
     try:
         said = answer(Ask("retrieval", (language,), length, "t2v"), report)
     except UserError:

@@ -97,9 +97,9 @@ class Draft:
     superseded: list[Path] = field(default_factory=list)
     artifact: Artifact | None = None
 
-    def count(self, ok: int, failed: int = 0) -> None:
-        """State what became of the rows that came in: in = ok + failed."""
-        self.rows_in, self.rows_ok, self.rows_failed = ok + failed, ok, failed
+    def count(self, ok: int, failed: int = 0, left_out: int = 0) -> None:
+        """State what became of the rows that came in: in = ok + failed + left_out, which is no fault."""
+        self.rows_in, self.rows_ok, self.rows_failed = ok + failed + left_out, ok, failed
 
 
 def key(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

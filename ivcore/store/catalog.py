@@ -17,11 +17,13 @@ import pyarrow.parquet as pq
 from ivcore.errors import UserError, WorkError
 from ivcore.store import schemas, soundness
 from ivcore.store.artifacts import Store
+from ivcore.store.object_store import RECORD
 
 FILE = "catalog.duckdb"
+NEWEST = "manifest"  # the view of the newest manifest alone
 # Table name in a Parquet file -> view. Shards are left out: a view over thousands of binary files helps nobody.
 VIEWS = {
-    "manifest": "manifest",
+    "manifest": "manifests",
     "captions": "captions",
     "pairs": "pairs",
     "index": "frames",
@@ -43,11 +45,12 @@ REPORT_TABLES = ("stages", "rows", "paired")
 # What people ask first; shown by `iv sql` and in docs/data.md.
 QUESTIONS = {
     "Which videos failed, and why": """\
-SELECT m.path, coalesce(f.error, m.error) AS error, f.detail
-FROM manifest m
-LEFT JOIN records r ON r.kind = 'frames' AND r.inputs->>'manifest' = 'manifest/' || m.key
-LEFT JOIN frames f ON f.key = r.key AND f.clip_id = m.clip_id
-WHERE coalesce(f.error, m.error) IS NOT NULL
+SELECT path, error, detail FROM (
+  SELECT DISTINCT m.clip_id, m.path, coalesce(f.error, m.error) AS error, coalesce(f.detail, m.detail) AS detail
+  FROM manifest m
+  LEFT JOIN records r ON r.kind = 'frames' AND r.inputs->>'manifest' = 'manifest/' || m.key
+  LEFT JOIN frames f ON f.key = r.key AND f.clip_id = m.clip_id)
+WHERE error NOT IN ('duplicate', 'overlap')
 ORDER BY ALL""",
     "R@1 by language and head, mean of the seeds": """\
 SELECT arm, language, text_class, model, head,
@@ -77,6 +80,8 @@ def build(home: Path) -> Path:
             _records(db, Store(home))
             for view, files in sorted(_files(home).items()):
                 _view(db, view, files)
+                if view == VIEWS[NEWEST]:
+                    _view(db, NEWEST, files[-1:])
             _missing(db)
             _report(db, Path(home) / "reports" / "latest" / "report.json")
         aside.replace(final)
@@ -153,9 +158,10 @@ def _whole(name: str) -> pa.DataType:
 
 
 def _files(home: Path) -> dict[str, list[str]]:
-    """View -> its Parquet files, told by the table name that travels inside each file."""
+    """View -> its Parquet files, the newest last; the view is told by the table name that travels inside each file."""
     found: dict[str, list[str]] = defaultdict(list)
-    for artifact in Store(home).all():
+    made = {a: (a.record()["created"], (a.path / RECORD).stat().st_mtime_ns) for a in Store(home).all()}
+    for artifact in sorted(made, key=made.__getitem__):
         if artifact.kind == "frame_shard":
             continue
         for path in sorted(artifact.path.rglob("*.parquet")):
@@ -171,16 +177,19 @@ def _view(db: duckdb.DuckDBPyConnection, name: str, files: list[str]) -> None:
     """A view over files; `key` says which artifact a row is from. Without union_by_name the first file's types rule."""
     key = "regexp_extract(filename, '/artifacts/[^/]+/([0-9a-f]+)/', 1)"
     source = f"read_parquet({_literal(files)}, union_by_name=true, filename=true)"
-    db.execute(f'create view "{name}" as select {key} as key, * exclude (filename) from {source}')
+    there = {column for file in files for column in pq.read_schema(file).names}
+    known = next((t.columns for t in EMPTY if name in (t.name, VIEWS[t.name])), ())
+    lacks = "".join(f', null as "{c.name}"' for c in known if c.name not in there)  # files of an earlier version
+    db.execute(f'create view "{name}" as select {key} as key, * exclude (filename){lacks} from {source}')
 
 
 def _missing(db: duckdb.DuckDBPyConnection) -> None:
     """Empty tables for the steps that have not run, so that a question about them has an answer: nothing."""
     there = {name for (name,) in db.execute("select table_name from information_schema.tables").fetchall()}
     for table in EMPTY:
-        if VIEWS[table.name] not in there:
-            schema = pa.schema([pa.field("key", pa.string()), *table.schema()])
-            _table(db, VIEWS[table.name], schema.empty_table(), ())
+        schema = pa.schema([pa.field("key", pa.string()), *table.schema()])
+        for view in {VIEWS[table.name], *({NEWEST} & {table.name})} - there:
+            _table(db, view, schema.empty_table(), ())
 
 
 def _report(db: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -16,7 +16,9 @@ from ivcore.errors import WorkError
 from ivcore.store.soundness import check as check_file
 from ivcore.store.soundness import pages
 
-DUPLICATE = "duplicate"  # an error that is no fault: the clip is there under another clip_id, with all the captions
+DUPLICATE = "duplicate"  # the clip is there under another clip_id
+OVERLAP = "overlap"  # the clip shows a part of one that is scored or validated on
+NO_FAULT = (DUPLICATE, OVERLAP)  # errors of clips that could be used
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,18 @@ MANIFEST = Table(
         Column("bytes", pa.int64(), "size of the file"),
         Column("start_s", pa.float64(), "where the clip begins in the file, seconds; null: at its beginning", True),
         Column("end_s", pa.float64(), "where it ends, seconds; null: at its end", True),
-        Column("split", pa.string(), "train, val or test"),
+        Column("split", pa.string(), "train, val or test; empty: none was given, and the file cannot be used"),
         Column("source", pa.string(), "data set it comes from: the part's name in a mix"),
         Column("media", pa.string(), "video, or image (one frame: trained on, never scored)"),
         Column("weight", pa.int32(), "times it comes by in an epoch of training"),
-        Column("family", pa.string(), "clips of one family are near-twins (a scene and its swaps); else the clip_id"),
+        Column("family", pa.string(), "clips of one family are near-twins (a scene and its swaps); else the file"),
         Column("duration_s", pa.float64(), "as probed, seconds; null where the file does not say", True),
         Column("width", pa.int32(), "as probed, pixels", True),
         Column("height", pa.int32(), "as probed, pixels", True),
         Column("fps", pa.float64(), "as probed, average frames a second", True),
         Column("codec", pa.string(), "as probed", True),
-        Column("error", pa.string(), "why the file is not used (duplicate: as another clip); null when it is", True),
+        Column("error", pa.string(), "why it is not used (duplicate: as another clip); null when it is", True),
+        Column("detail", pa.string(), "the reason in more words, of the decoder where it has some", True),
     ),
 )
 CAPTIONS = Table(
@@ -77,7 +80,7 @@ CAPTIONS = Table(
         Column("caption_id", pa.string(), "unique within the data set"),
         Column("clip_id", pa.string(), "the clip it describes"),
         Column("language", pa.string(), "en, zh, es"),
-        Column("text_class", pa.string(), "short, or long (more than 32 tokens)"),
+        Column("text_class", pa.string(), "short, or long (more than 32 words, marks or Chinese characters)"),
         Column("caption", pa.string(), "the text as given"),
     ),
 )

@@ -2,12 +2,12 @@
 
 VERSIONS = {
     "videos": 2,
-    "manifest": 5,
+    "manifest": 6,
     "frame_shard": 4,
     "frames": 3,
     "features": 4,
     "s2": 11,
     "clip": 9,
     "scores": 5,
-    "report": 21,
+    "report": 22,
 }

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ivcore.datasets.text_length import SHORT, class_of
 from ivcore.errors import UserError
 from ivcore.models import flops
 from ivcore.verdict import published
@@ -20,7 +21,6 @@ Row = Mapping[str, Any]
 TASKS = ("retrieval", "multiple_choice", "classification")
 COSTS = ("query_ms_p95", "index_bytes_per_video", "peak_mb")  # of the front, beside R@1
 ROUNDING = 1 + 1e-9  # a limit that is just kept is kept
-SHORT = 32  # tokens of a short caption at most
 # Languages that the published text towers read. tiny reads what it was trained on, which its rows say.
 ENGLISH = ("en",)
 READS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
@@ -58,7 +58,7 @@ class Ask:
     @property
     def text_class(self) -> str:
         """short or long."""
-        return "short" if self.text_len <= SHORT else "long"
+        return class_of(self.text_len)
 
 
 @dataclass

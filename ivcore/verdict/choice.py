@@ -9,9 +9,10 @@ shown to find more than guessing would.
 from collections.abc import Mapping
 from typing import Any
 
+from ivcore.datasets.text_length import SHORT
 from ivcore.errors import UserError
 from ivcore.retrieval.stats import FEW
-from ivcore.verdict.adviser import SHORT, Answer, Ask, answer, clears_chance
+from ivcore.verdict.adviser import Answer, Ask, answer, clears_chance
 from ivcore.verdict.labels import (
     DIRECTIONS,
     NAMES,

@@ -96,3 +96,11 @@ def field_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
         | {n: r[n] for n in ("direction", "r1")}
         for r in theirs
     ]
+
+
+def lost(scored: dict[str, Any]) -> str:
+    """What could not be scored, by reason; "none" where all could."""
+    told = [f"{num} {reason}" for reason, num in scored["lost"].items()]
+    if scored["lost_without_split"]:
+        told.append(f"{scored['lost_without_split']} that have no split, as they cannot be read")
+    return ", ".join(told) or "none"

@@ -11,6 +11,7 @@ from ivcore.verdict.labels import (
     LANGUAGES,
     NAMES,
     field_rows,
+    lost,
     pooled,
     shared,
     telling,
@@ -31,7 +32,16 @@ def page(found: dict[str, Any], drawn: Mapping[str, str]) -> str:
         lstrip_blocks=True,
     )
     again = shared(found)
-    env.filters |= {"num": num, "kib": kib, "p": p_value, "plus": plus, "whole": whole, "place": place, "of": name}
+    env.filters |= {
+        "num": num,
+        "kib": kib,
+        "p": p_value,
+        "plus": plus,
+        "whole": whole,
+        "place": place,
+        "of": name,
+        "lost": lost,
+    }
     return env.get_template("report.html.j2").render(
         v=found,
         pictures={name: Markup(svg) for name, svg in drawn.items()},
@@ -151,7 +161,8 @@ def decoding(found: Mapping[str, Any]) -> list[str]:
 
 def terminal(found: dict[str, Any]) -> str:
     """R@1 of every head by language and caption length, both directions, and the summary in brief."""
-    lines = []
+    scored = found["protocol"]["scored"]
+    lines = [f"{scored['videos']} of {scored['of_videos']} videos scored; lost: {lost(scored)}", ""]
     for arm in glance(found):
         header = "".join(f"{f'{a} {b}':>13}" for a, b in places(found))
         lines.append(f"{'R@1 t2v/v2t':<14}{header}{'ms/query':>10}   {arm['arm']}")

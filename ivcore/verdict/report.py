@@ -1,5 +1,6 @@
 """Step 7: scores -> verdict.json, everything of report.json but what each stage took; `publish` adds that."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from ivcore.verdict import (
     tables,
 )
 from ivcore.verdict.examples import examples
-from ivcore.verdict.labels import pooled
+from ivcore.verdict.labels import lost, pooled
 from ivcore.verdict.publish import VERDICT, as_json
 
 SCHEMA = 1
@@ -122,7 +123,7 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
     scored = {name: _scored(run, evaluation) for name, run in first_of.items()}
     notes += [
         f"Scored: {n['videos']} of the {n['of_videos']} videos and {n['texts']} of the {n['of_texts']} texts that "
-        f"{name if len(scored) > 1 else 'the data set'} names; videos not on the disk: {n['missing_videos']}."
+        f"{name if len(scored) > 1 else 'the data set'} names; lost: {lost(n)}."
         for name, n in scored.items()
     ]
     own = named[runs[0].input("manifest").id]
@@ -176,22 +177,29 @@ def _extras(runs: list[lineage.Scored], evaluation: EvalConfig) -> list[str]:
     return notes
 
 
-def _scored(run: lineage.Scored, evaluation: EvalConfig) -> dict[str, int]:
-    """How many videos and texts of the split were scored, of how many there are, and how many videos are missing.
+def _scored(run: lineage.Scored, evaluation: EvalConfig) -> dict[str, Any]:
+    """How many videos and texts of the split were scored, of how many there are, and how many were lost by reason.
 
-    A file that is there twice counts once. Which are missing: SELECT path FROM manifest WHERE error = 'missing'.
+    A file that is there twice counts once. What cannot be read and was given no split is of none, and counted apart.
     """
     folder, facts = run.input("manifest").path, run.record["facts"]
     clips = schemas.read(folder / "manifest.parquet", schemas.MANIFEST, ["clip_id", "split", "error"]).to_pylist()
+    found = {c["clip_id"]: c["error"] for c in clips}
+    if run.frames is not None:
+        index = schemas.read(run.frames.path / "index.parquet", schemas.FRAMES, ["clip_id", "error"]).to_pylist()
+        found |= {c["clip_id"]: c["error"] for c in index}
     errors = {
-        c["clip_id"]: c["error"] for c in clips if c["split"] == facts["split"] and c["error"] != schemas.DUPLICATE
+        c["clip_id"]: found[c["clip_id"]]
+        for c in clips
+        if c["split"] == facts["split"] and found[c["clip_id"]] not in schemas.NO_FAULT
     }
     texts = schemas.rows(folder / "captions.parquet", schemas.CAPTIONS)
     asked = [t for t in texts if t["language"] in evaluation.languages and t["text_class"] in evaluation.text_classes]
     return {
         "videos": facts["n_videos"],
         "of_videos": len(errors),
-        "missing_videos": sum(error == "missing" for error in errors.values()),
+        "lost": dict(sorted(Counter(error for error in errors.values() if error is not None).items())),
+        "lost_without_split": sum(not c["split"] for c in clips),
         "texts": sum(part["n_texts"] for part in facts["slices"].values()),
         "of_texts": sum(not t["clip_id"] or t["clip_id"] in errors for t in asked),
     }

@@ -8,11 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ivcore.config import FramesConfig
-from ivcore.errors import WorkError
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Draft, Store
 from ivcore.store.log import Log
-from ivcore.video import decoder_cost, shards
+from ivcore.video import decoder_cost, failed_share, shards
 from ivcore.video.decode_clips import task_of
 
 
@@ -58,19 +57,14 @@ def decode_manifest(
             rate = (done - len(clips) + len(new)) / max(time.monotonic() - began, 1e-9)
             log({"clips": done, "clips_failed": num_failed, "clips_per_s": rate}, done)
     index = [known[shards.content_of(clip)] for clip in clips]
+    for row, clip in zip(index, clips, strict=True):  # what the prober said is not in the shard
+        row["detail"] = (clip["error"] and clip.get("detail")) or row["detail"]
     seconds = round(time.monotonic() - began, 3)
     failed = [row for row in index if row["error"] is not None]
     reasons = dict(sorted(collections.Counter(row["error"] for row in failed).items()))
-    num_failed = len(failed) - reasons.get(schemas.DUPLICATE, 0)
-    if num_failed > max_failed_share * len(index) or len(failed) == len(index):
-        told = ", ".join(f"{num} {reason}" for reason, num in reasons.items())
-        raise WorkError(
-            f"{num_failed} of {len(index)} clips could not be decoded ({told}), the first is {failed[0]['clip_id']}; "
-            f"data.max_failed_share allows {max_failed_share:g}; mend the videos or leave them out, "
-            "and raise data.max_failed_share if the rest is enough"
-        )
+    failed_share.check(index, max_failed_share, "could not be decoded")
     schemas.write(draft.path / "index.parquet", index, schemas.FRAMES)
-    draft.count(len(index) - len(failed), len(failed))
+    draft.count(*failed_share.counted(index))
     decoders = collections.Counter(row["decoder"] for row in index if row["decoder"])
     draft.facts |= {"num_frames": frames.num_frames, "size_px": frames.size_px, "reasons": reasons}
     draft.facts |= {"decoders": dict(sorted(decoders.items()))}

@@ -4,6 +4,7 @@ mp4 is a tree of boxes (length, name, content), Matroska of elements (id, length
 transport stream has no length and no end: whether one was cut cannot be known.
 """
 
+import codecs
 import re
 import struct
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import BinaryIO
 EBML, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 POSE = re.compile(rb"\x76[\x73-\x75][\x84\x88]")  # Matroska: yaw, pitch or roll as a float
 HEAD = 1 << 16  # bytes in which Matroska's tracks stand
+OTHERS = {b"%PDF": "a PDF", b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "a gzip archive", b"\x89PNG": "a PNG picture"}
+OTHERS |= {b"\xff\xd8\xff": "a JPEG picture", b"Rar!": "a rar archive", b"\x7fELF": "a program"}
 UNCLOSED = (0, 0xFFFFFFFF)  # lengths of an AVI whose writer did not come back to fill them in
 
 Box = tuple[bytes, int, int]  # name, first byte of the content, first byte after it
@@ -29,6 +32,20 @@ def cut_short(path: Path, size: int) -> str:
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             return _avi_cut(file, size)
     return ""
+
+
+def no_video(path: Path) -> str:
+    """What the file is instead, where FFmpeg finds no container in it; "" where nothing says so."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    found = next((kind for magic, kind in OTHERS.items() if head.startswith(magic)), "")
+    if found or not head.strip(b"\0"):
+        return found or "zeros, as of a file that was never filled"
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # a character may be cut at the end
+    except UnicodeDecodeError:
+        return ""
+    return "" if any(c < " " and not c.isspace() for c in text) else f"a text, which begins with {text.strip()[:40]!r}"
 
 
 def turned(path: Path, size: int) -> str:

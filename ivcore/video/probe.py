@@ -98,6 +98,8 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
             str(path), metadata_errors="ignore", options={"protocol_whitelist": "file", "format_whitelist": FORMATS}
         )
     except (av.error.FFmpegError, ValueError, OSError) as e:
+        if other := headers.no_video(path):
+            raise Unusable("not_a_video", f"it is {other}") from None
         raise Unusable("unreadable", f"{type(e).__name__}: {getattr(e, 'strerror', None) or e}") from None
     with container:
         if len(container.streams) > MAX_STREAMS:

@@ -65,7 +65,7 @@ def iv(tmp_path, monkeypatch):
         ("path,caption\n", "captions.csv has no rows"),
         ("", "captions.csv has no rows"),
         ("file,caption\na.mp4,x\n", "row 1 has no path, only file, caption"),
-        ("path,caption\na.mp4,x\n,y\n", "row 2 has no path"),
+        ("path,caption\n,x\n,y\n", "row 1 has no path"),
         ("path,caption\na.mp4,one, two\n", "row 1 has more fields than the header"),
         ('path,caption\na.mp4,"x\n', "look for a quote"),
         (b"path,caption\na.mp4,caf\xe9\n", "is not UTF-8 at byte 22"),
@@ -109,14 +109,15 @@ def test_a_video_that_is_none_is_a_row_and_the_catalog_says_why(iv):
     assert done.exit_code == 0
     columns, rows = query(iv.home, QUESTIONS["Which videos failed, and why"])
     assert columns == ["path", "error", "detail"]
-    assert [row[:2] for row in rows] == [("b.mp4", "unreadable"), ("gone.mp4", "missing")]
+    assert [row[:2] for row in rows] == [("b.mp4", "not_a_video"), ("gone.mp4", "missing")]
+    assert [row[2] for row in rows] == ["it is a text, which begins with 'I am a text'", "no such file"]
 
 
 def test_nothing_but_a_video_that_is_none_is_one_line_and_1(iv):
     (iv.folder / "a.mp4").write_text("I am a text")
     done = iv("path,caption\na.mp4,one\n")
     assert done.exit_code == 1 and done.stdout == ""
-    assert "1 unreadable" in done.stderr and "a.mp4" in done.stderr and "Traceback" not in done.stderr
+    assert "1 not_a_video" in done.stderr and "a.mp4" in done.stderr and "Traceback" not in done.stderr
     assert not list((iv.home / "artifacts").rglob(".*.tmp"))
 
 

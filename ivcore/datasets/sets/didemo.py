@@ -9,6 +9,7 @@ CARD = Card(
     name="DiDeMo",
     split="test",
     files={FILE: "1891c04ec48b3d364c739594b2b6413806b74bd9027c092d896e7ebb930ff1cd"},
+    content="4e9d144841ce89c8aab70d37915439948cfb8521cf9ac390ece404c23a7fb1f4",
     num_videos=1004,
     num_captions=1004,
     caption_rule="paragraph",

@@ -1,15 +1,12 @@
 """Your own videos: a folder, and if you have captions an annotation file beside it."""
 
-import hashlib
-import os
-import re
 from pathlib import Path
 from typing import Any
 
 from ivcore.config import DataConfig
 from ivcore.datasets import annotation_files, files
 from ivcore.datasets.cards import Card
-from ivcore.datasets.digests import digest
+from ivcore.datasets.text_length import text_class
 from ivcore.errors import UserError
 from ivcore.store.artifacts import Store
 from ivcore.store.known_files import sha256_file
@@ -23,8 +20,7 @@ CARD = Card(
     citation="none",
 )
 BESIDE = "captions.csv"  # read where data.annotations is not set
-LONG_WORDS = 32  # a caption of more words is long
-WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")  # Chinese has no spaces: each character counts as one
+EMPTY = ("split", "start_s", "end_s", "clip_id", "family")
 
 Row = dict[str, Any]
 
@@ -33,9 +29,9 @@ def recipe(store: Store, data: DataConfig) -> dict[str, Any]:
     """Digests of the annotation file and of the bytes of every video; where the folder lies does not matter."""
     folder = files.root_folder(data)
     given = _given(data, folder)
-    shares = {} if all(row["split"] for row in given) else {"shares": list(data.shares)}
+    shares = {} if all(row.get("split") for row in given) else {"shares": list(data.shares)}
     file = _annotation_file(data, folder)
-    videos = files.digests(store, folder, (row["path"] for row in given))
+    videos = files.digests(store, folder, (row for row in given if row.get("error") != annotation_files.BAD_ROW))
     return {"dataset": "folder", "annotations_sha256": sha256_file(file) if file else None, **videos, **shares}
 
 
@@ -47,44 +43,50 @@ def root(store: Store, data: DataConfig) -> Path:
 def rows(data: DataConfig, root: Path) -> tuple[list[Row], list[Row]]:
     """Clips and captions. Rows of the annotation that name the same clip give it several captions.
 
-    Raises:
-        UserError: a path leaves the root, or rows of one clip contradict each other.
+    A row that cannot be used is a clip with an error; UserError when none can be.
     """
     clips: dict[str, Row] = {}
     captions: list[Row] = []
-    for given in _given(data, root):
+    for n, given in enumerate(_given(data, root), 1):
+        if given.get("error") == annotation_files.BAD_ROW:
+            clips[given["clip_id"]] = given
+            continue
         clip_id = given["clip_id"] or _clip_id(given)
-        clip = {name: given[name] for name in ("path", "start_s", "end_s")}
-        clip |= {"clip_id": clip_id, "family": given["family"] or clip_id}
-        clip["split"] = given["split"] or _split(root / given["path"], data.shares)
+        clip = {k: v for k, v in given.items() if k not in ("captions", "language")} | {"clip_id": clip_id}
         if clips.setdefault(clip_id, clip) != clip:
-            file = _annotation_file(data, root)
-            raise UserError(f"clip {clip_id!r} stands twice in {file} with other path, times or split")
+            why = f": clip {clip_id!r} stands twice, with another path, split, family or times; make them equal"
+            bad = annotation_files.refused(str(_annotation_file(data, root)), clip["path"], n, why)
+            clips[bad["clip_id"]] = bad
+            continue
         for text in given["captions"]:
-            text_class = "long" if len(WORD.findall(text)) > LONG_WORDS else "short"
             ids = {"caption_id": f"{clip_id}#{len(captions):07d}", "clip_id": clip_id}
-            captions.append({**ids, "language": given["language"], "text_class": text_class, "caption": text})
+            kind = {"language": given["language"], "text_class": text_class(text)}
+            captions.append({**ids, **kind, "caption": text})
     return list(clips.values()), captions
 
 
+def unlisted(data: DataConfig, root: Path) -> list[str]:
+    """Videos of the folder that the annotation does not name."""
+    if _annotation_file(data, root) is None:
+        return []
+    named = {row["path"] for row in _given(data, root)}
+    return [video["path"] for video in files.Place(data, root).videos() if video["path"] not in named]
+
+
 def _given(data: DataConfig, folder: Path) -> list[Row]:
-    """Rows of the annotation, or one for every video of the folder; each path is inside the folder."""
-    file = _annotation_file(data, folder)
+    """Rows of the annotation, or one for every video of the folder; each path is inside the folder, or has an error."""
+    file, place = _annotation_file(data, folder), files.Place(data, folder)
     if file is not None:
         out = annotation_files.read(file)
-        for n, row in enumerate(out, 1):
-            row["path"] = files.inside(folder, row["path"], f"{file} row {n}")
-        return out
-    found = sorted(
-        Path(parent, name).relative_to(folder)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in files.VIDEO_SUFFIXES
-    )
-    if not found:
+        for row in out:
+            if "error" not in row:
+                row |= place.row(row["path"])
+    else:
+        out = [{**dict.fromkeys(EMPTY), "captions": [], "language": "en"} | video for video in place.videos()]
+    if not out:
         raise UserError(f"data.root = {str(folder)!r} holds no video; known are {' '.join(files.VIDEO_SUFFIXES)}")
-    empty: Row = {**dict.fromkeys(("split", "start_s", "end_s", "clip_id", "family")), "captions": [], "language": "en"}
-    return [{**empty, "path": files.inside(folder, str(path), str(folder))} for path in found]
+    files.need_one(out, file or folder)
+    return out
 
 
 def _annotation_file(data: DataConfig, folder: Path) -> Path | None:
@@ -108,13 +110,3 @@ def _seconds(value: float) -> str:
     """
     short = f"{value:g}"
     return short if float(short) == value else repr(float(value))
-
-
-def _split(path: Path, shares: tuple[float, float, float]) -> str:
-    """Drawn by content, so that copies of a video stay in one split and a new video moves no other."""
-    found = digest(path)
-    text = found if len(found) == 64 else path.name
-    number = int(hashlib.sha256(f"split {text}".encode()).hexdigest(), 16)
-    drawn = (number % 10 + number // 10 % 100 / 100) / 10
-    train, val, _ = shares
-    return "train" if drawn < train else "val" if drawn < train + val else "test"

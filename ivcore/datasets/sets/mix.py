@@ -63,7 +63,7 @@ def rows(data: DataConfig, root: Path) -> tuple[list[dict[str, Any]], list[dict[
     for part in _parts(data):
         some, texts = _dataset(part).rows(data.of(part), (root / part.name).resolve())
         for clip in some:
-            named = {name: f"{part.name}/{clip[name]}" for name in ("clip_id", "path", "family")}
+            named = {k: f"{part.name}/{clip[k]}" for k in ("clip_id", "path", "family") if clip.get(k) is not None}
             clips.append({**clip, **named, "source": part.name, "weight": part.weight})
         for text in texts:
             if text.get("pairs"):
@@ -71,6 +71,16 @@ def rows(data: DataConfig, root: Path) -> tuple[list[dict[str, Any]], list[dict[
             named = {name: f"{part.name}/{text[name]}" for name in ("clip_id", "caption_id")}
             captions.append({**text, **named})
     return clips, captions
+
+
+def unlisted(data: DataConfig, root: Path) -> list[str]:
+    """Videos that a part's folder holds and its annotation does not name."""
+    out = []
+    for part in _parts(data):
+        if hasattr(dataset := _dataset(part), "unlisted"):
+            some = dataset.unlisted(data.of(part), (root / part.name).resolve())
+            out += [f"{part.name}/{path}" for path in some]
+    return out
 
 
 def _parts(data: DataConfig) -> tuple[PartConfig, ...]:

@@ -8,6 +8,7 @@ CARD = Card(
     name="MSR-VTT 1k-A",
     split="1k-A test (JSFusion)",
     files={FILE: "e61144b312c8a2fc2126f96504c981f8c23c05b3ba9655a56e2af50ac8a4b16a"},
+    content="9756f2bd989ebf17db6fc295971b47f6418482d57c28dfac617058ef12d6c766",
     num_videos=1000,
     num_captions=1000,
     caption_rule="each",

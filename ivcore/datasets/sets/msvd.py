@@ -11,6 +11,7 @@ CARD = Card(
         CAPTIONS: "11bc68e8441438121c1c7321526ef1d1fc6553d3b801baef1cca1d3429e306b1",
         TEST: "95eacd1fddb1d88cd7144267913ef02d0ecb8cc94a88bc484035433a2d8f9c7a",
     },
+    content="09ec86a4904fba6b514772029cd2fb3dded408280255ce94186e72e4f662a518",
     num_videos=670,
     num_captions=27763,
     caption_rule="each",

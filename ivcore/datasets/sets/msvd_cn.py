@@ -15,6 +15,7 @@ CARD = Card(
         NAMES: "28ad09f8b345eab9722cfeb2e43fe011689c9a1bdb2a10eb75f3801cc24508d7",
         msvd.TEST: msvd.CARD.files[msvd.TEST],
     },
+    content="df921a0b7b6104f43e527eeb5bd1e86a317bfd4e13a9626348e3965ede5757e6",
     num_videos=670,
     num_captions=3980,
     caption_rule="each",

@@ -10,6 +10,7 @@ CARD = Card(
     name="YouCook2",
     split="validation clips (MIL-NCE)",
     files={FILE: "57d6bdea77c70114cbfad5b057e9500173f14b1c3a0f9c51bd1a716cd504cac1"},
+    content="3d387edc3842cf12d39e1cb6e11629e3c1f14cc269e6bbdb32657a276c23198e",
     num_videos=3349,
     num_captions=3350,
     caption_rule="each",

@@ -1,5 +1,6 @@
 """Cards of data sets: whole, held against real annotation files, and shown by the command."""
 
+import csv
 import json
 
 import pytest
@@ -54,11 +55,39 @@ def test_another_split_is_refused_and_both_are_named(name):
 
 
 @real
-def test_one_byte_more_is_refused(tmp_path):
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_what_an_annotation_says_is_compared_and_not_its_bytes(tmp_path, separator, end, shuffled):
+    with (REAL / "msrvtt" / "MSRVTT_JSFUSION_test.csv").open(newline="") as file:
+        head, *lines = csv.reader(file)
+    lines = lines[::-1] if shuffled else lines
+
+    def counts(lines):
+        with (tmp_path / "mine.csv").open("w", newline="") as file:
+            csv.writer(file, delimiter=separator, lineterminator=end).writerows([head, *lines])
+        return published.counts("msrvtt", str(tmp_path / "mine.csv"))
+
+    assert counts(lines) == {"videos": 1000, "captions": 1000}
+    for other in (lines[1:], [*lines, lines[0]], [[*lines[0][:-1], "another sentence"], *lines[1:]]):
+        with pytest.raises(UserError, match="another split"):
+            counts(other)
+
+
+@real
+def test_lists_of_other_line_ends_and_json_of_other_blanks_pass(tmp_path):
+    (tmp_path / "test_list.txt").write_bytes((REAL / "msvd" / "test_list.txt").read_bytes().replace(b"\n", b"\r\n"))
+    captions = json.loads((REAL / "msvd" / "captions_msvd.json").read_text())
+    (tmp_path / "captions_msvd.json").write_text(json.dumps(captions, indent=1, sort_keys=True))
+    assert published.counts("msvd", str(tmp_path))["captions"] == 27763
+
+
+@real
+def test_one_name_more_is_refused(tmp_path):
     for file in ("captions_msvd.json", "test_list.txt"):
         (tmp_path / file).write_bytes((REAL / "msvd" / file).read_bytes())
     assert published.counts("msvd", str(tmp_path))["videos"] == 670
-    (tmp_path / "test_list.txt").open("a").write("\n")
+    (tmp_path / "test_list.txt").open("a").write("\nnone_0_1\n")
     with pytest.raises(UserError, match="another split"):
         published.counts("msvd", str(tmp_path))
 

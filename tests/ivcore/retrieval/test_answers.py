@@ -133,8 +133,9 @@ def test_retrieval_with_several_captions_and_several_videos(tmp_path, monkeypatc
     assert v2t["metrics"]["r1"] == pytest.approx(200 / 3, abs=1e-3) and v2t["n"] == 3
     assert v2t["metrics"]["mrr"] == pytest.approx(100 * (1 + 1 + 0.5) / 3, abs=1e-3)
     scored = report["protocol"]["scored"]
-    assert scored == {"videos": 3, "of_videos": 4, "missing_videos": 1, "texts": 3, "of_texts": 3}
-    assert any("3 of the 4 videos" in note for note in report["protocol"]["notes"])
+    videos = {"videos": 3, "of_videos": 4, "lost": {"missing": 1}, "lost_without_split": 0}
+    assert scored == {**videos, "texts": 3, "of_texts": 3}
+    assert any("3 of the 4 videos" in note and "lost: 1 missing" in note for note in report["protocol"]["notes"])
 
 
 def test_a_caption_outlives_the_first_of_its_videos(tmp_path, monkeypatch):

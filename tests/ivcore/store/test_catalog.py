@@ -98,8 +98,10 @@ def test_the_questions_have_answers(tmp_path):
     clip |= {"source": "made_up", "media": "video", "weight": 1}
     names = ("good", "hangs", "text")
     clips = [{**clip, "clip_id": n, "path": f"{n}.mp4", "error": "unreadable" if n == "text" else None} for n in names]
-    for key in ("a" * 24, "b" * 24):  # the same clips in two manifests, frames of the first alone
-        _put(store, "manifest", key, {"manifest.parquet": (clips, schemas.MANIFEST)})
+    mended = [{**c, "error": "unreadable"} for c in clips]  # of an earlier manifest, where all failed
+    _put(store, "manifest", "b" * 24, {"manifest.parquet": (mended, schemas.MANIFEST)})
+    twin = {**clip, "clip_id": "twin", "path": "twin.mp4", "error": "duplicate"}  # no fault
+    _put(store, "manifest", "a" * 24, {"manifest.parquet": ([*clips, twin], schemas.MANIFEST)})
     none = dict.fromkeys(c.name for c in schemas.FRAMES.columns)
     frames = [{**none, "clip_id": "good"}] + [{**none, "clip_id": n, "error": "timeout"} for n in names[1:]]
     with store.write("frames", "f" * 24, 1, {}, {"manifest": f"manifest/{'a' * 24}"}) as draft:
@@ -112,14 +114,20 @@ def test_the_questions_have_answers(tmp_path):
     stages = [{**stage, "wall_s": 2.5, "cpu_s": 4.0}]
     (latest / "report.json").write_text(json.dumps({"rows": rows, "paired": [], "stages": stages}))
     failed, recall, seconds = (query(tmp_path, sql)[1] for sql in QUESTIONS.values())
-    assert [row[:2] for row in failed] == [
-        ("hangs.mp4", "timeout"),
-        ("text.mp4", "timeout"),
-        ("text.mp4", "unreadable"),
-    ]
+    assert [row[:2] for row in failed] == [("hangs.mp4", "timeout"), ("text.mp4", "timeout")]
+    assert query(tmp_path, "select count(*) from manifests")[1] == [(7,)]
     assert recall == [("main", "en", "short", "s2", "sim", 45.0, 30.0)]
     assert seconds == [("fit_s2", "words", "main", 0, False, 3.0, 2.5, 4.0)]
     assert dict(query(tmp_path, TABLES)[1])["curves"] == "key, phase, step, name, value"
+
+
+def test_a_manifest_without_a_column_of_today_is_read(tmp_path):
+    store, old = Store(tmp_path), [c for c in schemas.MANIFEST.columns if c.name != "detail"]
+    row = {c.name: None if c.nullable else 1 if "int" in str(c.type) else "x" for c in old}
+    with store.write("manifest", "a" * 24, 1, {}, {}) as draft:
+        table = schemas.Table("manifest", 2, "", tuple(old))
+        schemas.write(draft.path / "manifest.parquet", [{**row, "error": "missing"}], table)
+    assert query(tmp_path, QUESTIONS["Which videos failed, and why"])[1] == [("x", "missing", None)]
 
 
 def test_steps_that_have_not_run_have_empty_tables(tmp_path):
