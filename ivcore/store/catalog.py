@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ivcore.errors import UserError, WorkError
 from ivcore.store import schemas, soundness
 from ivcore.store.artifacts import Store
-from ivcore.store.object_store import RECORD
+from ivcore.store.soundness import RECORD
 
 FILE = "catalog.duckdb"
 NEWEST = "manifest"  # the view of the newest manifest alone
