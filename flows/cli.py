@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from flows.cli_advise import advise_command
-from flows.cli_datasets import datasets_command
+from flows.cli_datasets import datasets_command, init_command
 from flows.cli_models import export_command, import_command, parity_command
 from flows.cli_ops import down_command, gc_command, join_command, promote_command, reap_command, up_command
 from flows.cli_search import search_command
@@ -52,6 +52,9 @@ def load(config: str, sets: tuple[str, ...], seeds: str | None, allow_unverified
         raise UserError(f"{config} cannot be read ({e.strerror}); give a TOML file or the name of a run") from None
 
 
+NO_CAPTIONS = ("ingest", "decode", "featurize")  # steps that read none
+
+
 def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str, Any]:
     """Run the whole flow, or up to a step, and give what a command prints."""
     from ivcore.config import variants
@@ -61,7 +64,7 @@ def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str
     show_progress()
     for _, _, one in variants(config):  # a wrong path is said at once: Prefect takes seconds to start
         for data in (one.data, *(one.data.of(part) for part in (*one.data.mix, *one.grid.data))):
-            files.need(data)
+            files.need(data, captions=step not in NO_CAPTIONS)
     place = runtime.prepare(home)  # before Prefect is imported
     runtime.need_room(place, runtime.START_MB)  # a server that finds none would be waited for in vain
     if not click.get_current_context().params["debug"]:
@@ -217,7 +220,7 @@ def doctor(verify: bool, home: str | None, as_json: bool) -> None:
 
 MODELS = (import_command, export_command, parity_command)
 OPERATIONS = (up_command, down_command, reap_command, gc_command, promote_command, join_command)
-for _command in (advise_command, search_command, datasets_command, *MODELS, *OPERATIONS):
+for _command in (advise_command, search_command, datasets_command, init_command, *MODELS, *OPERATIONS):
     main.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""The command about data sets: what there is, what a card says, and whether a file is the one it means."""
+"""The commands about data sets: what there is, what a card says, whether a file is the one meant; and a first csv."""
 
 from typing import Any
 
@@ -34,6 +34,23 @@ def datasets_command(
             say(f"{'' if n else field:<14}{line}")
     if check:
         say(f"\n{check}: as the card says; {found['videos']} videos, {found['captions']} captions")
+
+
+@click.command("init", cls=Example, example="iv init /videos")
+@click.argument("folder", type=click.Path())
+@common
+def init_command(folder: str, home: str | None, as_json: bool) -> None:
+    """Write FOLDER/captions.csv, a row for each video found, its caption to fill in."""
+    from ivcore.config import DataConfig
+    from ivcore.datasets import template
+
+    file, videos, refused = template.write(DataConfig(dataset="folder", root=folder))
+    if as_json:
+        return emit({"captions": str(file), "videos": len(videos), "refused": refused})
+    for line in refused:
+        click.echo(f"passed over  {line}")
+    click.echo(f"{file}: {len(videos)} videos; fill in the captions, a row a caption (a video may have several rows)")
+    click.echo(f"then         iv run mine --set data.root={folder}")
 
 
 def _list(cards: dict[str, dict[str, Any]]) -> None:

@@ -129,6 +129,7 @@ def _checked(row: Any) -> Row:
     for name in set(map(str, row)) - set(FIELDS):
         if near := difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.65):
             raise Wrong(f" has {name!r}, which is not read; if it is meant, call it {near[0]!r}")
+    row = {k: v.strip() if k in ("language", "split") and isinstance(v, str) else v for k, v in row.items()}
     row = {k: v for k, v in row.items() if v not in (None, "")}
     if "path" not in row:
         named = ", ".join(map(str, row)) or "nothing"

@@ -24,7 +24,7 @@ def read(
         known: a column that every such file has; it shows the separator and the quotes.
         several: columns that may stand more than once; the field is then the list of all their values.
         ending: how a value of `known` ends; a line inside a quote with such a value is a row that the quote swallowed.
-        strict: refuse what is open to more than one reading, and drop blanks behind a separator.
+        strict: refuse what is open to more than one reading, and take quotes behind a blank for quotes.
 
     Raises:
         ValueError: two columns of one name, or a quote left open, with the line.
@@ -32,9 +32,9 @@ def read(
     lines = list(io.StringIO(text_of(file), newline=""))
     head = next((line for line in lines if line.strip()), "")
     quote = "'" if known and f"'{known}'" in head else '"'
-    how: dict[str, Any] = {"quotechar": quote, "skipinitialspace": strict, "strict": strict}
-    how["delimiter"] = max(SEPARATORS, key=lambda mark: _fits(head, known, mark, quote))
-    reader = csv.reader(lines, **how)
+    separator = max(SEPARATORS, key=lambda mark: _fits(head, known, mark, quote))
+    blanks = strict and any(f"{separator} {quote}" in line for line in lines)  # else a name may begin with one
+    reader = csv.reader(lines, delimiter=separator, quotechar=quote, skipinitialspace=blanks, strict=strict)
     names: list[str] = []
     rows: list[Row] = []
     begin = spread = 0
@@ -46,7 +46,7 @@ def read(
                 spread += begin > first + 1
                 place = names.index(known) if known in names else len(fields)
                 for n, line in enumerate(lines[first + 1 : begin] if strict else (), first + 2):
-                    inner = [field.strip() for field in line.split(how["delimiter"])]
+                    inner = [field.strip() for field in line.split(separator)]
                     if len(inner) > place and inner[place].lower().endswith(ending or ("\0",)):
                         raise ValueError(f"line {first + 1} has a quote that is not closed and swallows line {n}")
             elif fields:

@@ -24,6 +24,7 @@ VIDEO_SUFFIXES = (
     *(".mts", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".ogg", ".gif", ".vob", ".mxf"),
 )
 HALF = re.compile("[\ud800-\udfff]")  # what stands for a byte that is no UTF-8, or is half of a character
+BESIDE = "captions.csv"  # lies in the folder, and is read where data.annotations is not set
 OUTSIDE, BAD_NAME = "outside", "bad_name"  # reasons: it leads out of data.root; its name cannot be kept
 
 Row = dict[str, Any]
@@ -36,14 +37,21 @@ def root_folder(data: DataConfig) -> Path:
     return _folder("data.root", data.root)
 
 
-def need(data: DataConfig) -> None:
-    """Check that what the config names is there, before anything is started; UserError with the cure."""
+def need(data: DataConfig, captions: bool = False) -> None:
+    """Check that what the config names is there, before anything is started; UserError with the cure.
+
+    `captions`: a folder's own, too, which training and scoring cannot do without.
+    """
     if data.root is not None:
         root_folder(data)
     for root in data.link_roots:
         _folder("data.link_roots", root)
     if data.annotations is not None and not Path(data.annotations).exists():
         raise UserError(f"data.annotations = {data.annotations!r} is not there; give a file, or a data set's folder")
+    own = data.dataset == "folder" and data.root is not None and data.annotations is None
+    if captions and own and not (root_folder(data) / BESIDE).exists():
+        cure = f"`iv init {data.root}` writes one to fill in, or name yours in data.annotations"
+        raise UserError(f"{data.root} has no {BESIDE}; {cure}")
 
 
 def need_one(found: list[Row], where: Path | str | None) -> None:

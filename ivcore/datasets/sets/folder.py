@@ -19,7 +19,6 @@ CARD = Card(
     licence="that of your videos",
     citation="none",
 )
-BESIDE = "captions.csv"  # read where data.annotations is not set
 EMPTY = ("split", "start_s", "end_s", "clip_id", "family")
 
 Row = dict[str, Any]
@@ -93,7 +92,7 @@ def _annotation_file(data: DataConfig, folder: Path) -> Path | None:
     """data.annotations, else the captions.csv that lies in the folder, if one does."""
     if data.annotations is not None:
         return Path(data.annotations)
-    return folder / BESIDE if (folder / BESIDE).is_file() else None
+    return folder / files.BESIDE if (folder / files.BESIDE).is_file() else None
 
 
 def _clip_id(row: Row) -> str:

@@ -128,3 +128,9 @@ def test_half_a_character_is_a_wrong_row_or_name(tmp_path, text, field):
 def test_fields_beyond_the_first_line_and_fields_that_lack(tmp_path):
     (tmp_path / "c.csv").write_text("a,b\n1\n1,2,3\n")
     assert csv_files.read(tmp_path / "c.csv") == [{"a": "1", "b": None}, {"a": "1", "b": "2", None: ["3"]}]
+
+
+def test_a_blank_behind_a_separator(tmp_path):
+    row = _read(tmp_path, "path, caption, language, split, start_s\na.mp4, a dog, es, test, 0.5\n")[0]
+    assert (row["path"], row["language"], row["split"], row["start_s"]) == ("a.mp4", "es", "test", 0.5)
+    assert row["captions"][0].strip() == "a dog"
