@@ -1,6 +1,5 @@
 """`iv export`: a model folder -> one file under upstream's names, which `iv import` takes back to the same bytes."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from ivcore.checkpoints.weights import Weights, open_safetensors, write_safetens
 from ivcore.errors import UserError
 from ivcore.models import S2Config
 from ivcore.models.base import TIED
-from ivcore.store import soundness
+from ivcore.store import durable, soundness
 
 SUFFIX = {False: ".safetensors", True: ".pth"}
 
@@ -41,19 +40,13 @@ def export(folder: Path, out: Path, pth: bool = False) -> dict[str, int]:
     place = {name: name for name in weights.meta}
     if _is_s2(folder):
         place.update({copy: kept for copy, kept in TIED.items() if kept in weights.meta})
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with durable.written(out) as aside:
         if pth:
             with aside.open("wb") as f:
                 torch.save({name: weights.read(kept).clone() for name, kept in sorted(place.items())}, f)
-                f.flush()
-                os.fsync(f.fileno())
         else:
             meta = {name: weights.meta[kept] for name, kept in place.items()}
             write_safetensors(aside, meta, lambda name: weights.read(place[name]))
-        aside.rename(out)
-    finally:
-        aside.unlink(missing_ok=True)
     return {"entries": len(place), "bytes": out.stat().st_size}
 
 

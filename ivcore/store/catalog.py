@@ -4,7 +4,6 @@ It holds nothing of its own. It is built aside and renamed, so whoever reads the
 """
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from ivcore.errors import UserError, WorkError
 from ivcore.store import schemas, soundness
 from ivcore.store.artifacts import Store
+from ivcore.store.durable import written
 from ivcore.store.soundness import RECORD
 
 FILE = "catalog.duckdb"
@@ -73,21 +73,18 @@ MEMORY = "2GB"
 def build(home: Path) -> Path:
     """Build the catalog anew; returns its path."""
     final = Path(home).absolute() / FILE
-    aside = final.with_name(f".{FILE}.{os.getpid()}.tmp")
-    aside.unlink(missing_ok=True)
-    try:
-        with duckdb.connect(str(aside), config=OFFLINE) as db:
-            _records(db, Store(home))
-            for view, files in sorted(_files(home).items()):
-                _view(db, view, files)
-                if view == VIEWS[NEWEST]:
-                    _view(db, NEWEST, files[-1:])
-            _missing(db)
-            _report(db, Path(home) / "reports" / "latest" / "report.json")
-        aside.replace(final)
-    finally:
-        aside.unlink(missing_ok=True)
-        Path(f"{aside}.wal").unlink(missing_ok=True)
+    with written(final) as aside:
+        try:
+            with duckdb.connect(str(aside), config=OFFLINE) as db:
+                _records(db, Store(home))
+                for view, files in sorted(_files(home).items()):
+                    _view(db, view, files)
+                    if view == VIEWS[NEWEST]:
+                        _view(db, NEWEST, files[-1:])
+                _missing(db)
+                _report(db, Path(home) / "reports" / "latest" / "report.json")
+        finally:
+            Path(f"{aside}.wal").unlink(missing_ok=True)
     return final
 
 

@@ -1,11 +1,21 @@
-"""What is written stays written: flushed to disk before its name is seen."""
+"""What is written stays written: it is made aside, flushed to disk, and only then given its name."""
 
 import contextlib
+import glob
+import itertools
 import os
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+
+_numbers = itertools.count()  # so that threads that write one thing do not meet
+_ours: set[str] = set()  # names that this process writes under just now
+
+
+def mark() -> str:
+    """A name that nobody else writes under: machine, process, number."""
+    return f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
 
 
 def sync(path: Path) -> None:
@@ -24,14 +34,50 @@ def sync_tree(folder: Path) -> None:
     sync(folder)
 
 
+@contextlib.contextmanager
+def name_aside(final: Path) -> Iterator[Path]:
+    """A free name on the disk of the final one: beside it, or above where that folder is not made yet.
+
+    What is under it at the end goes, and so does what processes of this machine that are dead left of the same name.
+    """
+    parent = next(folder for folder in final.absolute().parents if folder.is_dir())
+    start = f".{final.name}.{socket.gethostname()}."
+    for left in parent.glob(f"{glob.escape(start)}*.tmp"):
+        pid = left.name.removeprefix(start).split(".")[0]
+        if pid.isdigit() and left.name not in _ours and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
+            _remove(left)
+    path = parent / f".{final.name}.{mark()}.tmp"
+    _ours.add(path.name)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        _ours.discard(path.name)
+
+
+@contextlib.contextmanager
+def aside(final: Path) -> Iterator[Path]:
+    """A folder to write into under a name aside; `put_folder` gives it the final one."""
+    with name_aside(final) as folder:
+        folder.mkdir()
+        yield folder
+
+
+@contextlib.contextmanager
+def written(final: Path) -> Iterator[Path]:
+    """A name to write a file under; at the end it is flushed and gets the final one. Readers see the old or the new."""
+    with name_aside(final) as path:
+        yield path
+        sync(path)
+        path.replace(final)
+        sync(final.absolute().parent)
+
+
 def put(path: Path, text: str) -> None:
-    """Write a file aside, flush it and give it its name: who reads sees the old text or the new one."""
+    """Write a small file, making the folder it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    sync(aside)
-    aside.replace(path)
-    sync(path.parent)
+    with written(path) as made:
+        made.write_text(text, encoding="utf-8")
 
 
 def put_folder(made: Path, final: Path) -> None:
@@ -43,28 +89,20 @@ def put_folder(made: Path, final: Path) -> None:
 
 def put_link(link: Path, target: str) -> None:
     """Make a symbolic link, or point it elsewhere, in one move."""
-    aside = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(target)
-    aside.replace(link)
-    sync(link.parent)
+    with name_aside(link) as made:
+        made.symlink_to(target)
+        made.replace(link)
+    sync(link.absolute().parent)
 
 
-@contextlib.contextmanager
-def aside(final: Path) -> Iterator[Path]:
-    """A folder on the disk of the final one to write into: beside it, or above where that folder is not made yet.
+def drop(path: Path) -> None:
+    """Delete a file or folder; nobody sees a part of it, whenever this is stopped."""
+    with name_aside(path) as gone:
+        path.rename(gone)
 
-    What is left in it at the end goes, and so does what processes of this machine that are dead left of the same name.
-    """
-    parent = next(folder for folder in final.parents if folder.is_dir())
-    mark = f".{final.name}.{socket.gethostname()}."
-    for left in parent.glob(f"{mark}*.tmp"):
-        pid = left.name.split(".")[-2]
-        if pid.isdigit() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = parent / f"{mark}{os.getpid()}.tmp"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

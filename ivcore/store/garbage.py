@@ -5,14 +5,11 @@ manifests were made of. Kinds that this file does not know are never garbage. Wh
 stays: other machines stand on it.
 """
 
-import os
-import shutil
-import socket
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from ivcore.store.artifacts import Artifact, Store
+from ivcore.store.durable import drop
 from ivcore.store.soundness import RECORD
 
 KINDS = ("manifest", "videos", "frames", "frame_shard", "features", "s2", "clip", "scores", "report")
@@ -58,7 +55,4 @@ def size(artifact: Artifact) -> int:
 
 def remove(artifact: Artifact) -> None:
     """Delete an artifact; nobody sees a part of one, whenever this is stopped."""
-    path: Path = artifact.path
-    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")  # swept like a half-written one
-    path.rename(aside)
-    shutil.rmtree(aside)
+    drop(artifact.path)

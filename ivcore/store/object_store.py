@@ -11,8 +11,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ivcore.errors import UserError, WorkError
+from ivcore.store.durable import mark, sync
 from ivcore.store.soundness import RECORD, damaged
 
 ADDRESS = "IV_REMOTE"
@@ -126,7 +125,7 @@ class Remote:
         """Write a small file and delete it; the error of that, if any."""
         from pyarrow import fs
 
-        spot = f"{self._base}/.probe-{socket.gethostname()}-{os.getpid()}"
+        spot = f"{self._base}/.probe-{mark()}"
         with self._told("written"):
             if self._local:
                 self._fs.create_dir(self._base)
@@ -146,7 +145,7 @@ class Remote:
         """
         if sha256 and self._fs.get_file_info(target).size == source.stat().st_size:
             return
-        aside = f"{target}.{socket.gethostname()}.{os.getpid()}.tmp" if self._local else target
+        aside = f"{target}.{mark()}.tmp" if self._local else target
         if self._local:
             self._fs.create_dir(target.rpartition("/")[0])
         digest = hashlib.sha256()
@@ -158,6 +157,7 @@ class Remote:
             self._fs.delete_file(aside)
             raise damaged(source, "is not as it was written")
         if self._local:
+            sync(Path(aside))
             self._fs.move(aside, target)
 
     def _get(self, id: str, name: str, sha256: str, folder: Path) -> None:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -272,7 +272,8 @@ class Loop:
         tensors.update({f"best/{name}": value for name, value in self.best.items()})
         tensors = self.ranks.gather(tensors)
         if self.ranks.rank == 0:
-            states.save(self.totals.step, tensors, asdict(self.totals))
+            figures = dict(vars(self.totals))  # not `asdict`: it copies every row of the curves
+            states.save(self.totals.step, tensors, figures, figures.pop("curves"))
 
     def _resume(self, states: States) -> int:
         """The step of the newest state, which is put back; 0 where there is none."""

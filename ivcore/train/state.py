@@ -1,15 +1,18 @@
 """The state of an unfinished phase on disk: FOLDER/step-000123 with tensors.safetensors and state.json.
 
+The curves are one file beside the states, which is only added to: a state says how many lines of it are its own.
+
 A state is written aside, flushed and renamed, so what is seen is whole. The loop is held up as little as can be: the
 tensors are copied beside the next forward and backward (only the next update waits), and written by the same thread.
 """
 
+import itertools
 import json
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ivcore.checkpoints.weights import write_safetensors
-from ivcore.store.durable import sync
+from ivcore.store import durable
 from ivcore.train.parallel import shard_like
 
 SCHEMA = 1  # a state of another schema is not gone on from
-TENSORS, FIGURES = "tensors.safetensors", "state.json"
+TENSORS, FIGURES, CURVES = "tensors.safetensors", "state.json", "curves.jsonl"
 said = logging.getLogger("iv.train")
 
 
@@ -35,6 +38,7 @@ class States:
         self.folder, self.keep = folder, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._writing: Future[None] | None = None
+        self._lines = self._bytes = 0  # of the curves that are kept
         self._copied = threading.Event()
         self._copied.set()
 
@@ -44,6 +48,8 @@ class States:
             try:
                 figures: dict[str, Any] = json.loads((place / FIGURES).read_text())
                 if figures.pop("schema") == SCHEMA:
+                    if isinstance(figures.get("curves"), int):  # earlier versions kept the rows here
+                        figures["curves"] = self._curves(figures["curves"])
                     return load_file(place / TENSORS), figures
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 said.warning("the state %s is damaged (%s); the one before it is taken", place, error)
@@ -54,16 +60,29 @@ class States:
         """A state is being written; the next one has to wait."""
         return self._writing is not None and not self._writing.done()
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        figures: Mapping[str, Any],
+        curves: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         """Begin to write the state after `step` steps; call `wait_copied` before a tensor is changed.
+
+        `curves`: every row so far; those of the save before are not looked at again.
 
         Raises:
             OSError: if the state before could not be written.
         """
         self.wait()
         self._copied.clear()
+        lines = b""
+        if curves is not None:
+            figures = {**figures, "curves": len(curves)}
+            lines = b"".join(json.dumps(row).encode() + b"\n" for row in curves[self._lines :])
+            self._lines = len(curves)
         text = json.dumps({"schema": SCHEMA, **figures})
-        self._writing = self._thread.submit(self._write, f"step-{step:06d}", dict(tensors), text)
+        self._writing = self._thread.submit(self._write, f"step-{step:06d}", dict(tensors), text, lines)
 
     def wait_copied(self) -> None:
         """Return once the tensors of the last `save` may be changed."""
@@ -78,28 +97,40 @@ class States:
         """End the thread; the last state is on disk then."""
         self._thread.shutdown()
 
-    def _write(self, name: str, tensors: dict[str, Tensor], text: str) -> None:
+    def _write(self, name: str, tensors: dict[str, Tensor], text: str, lines: bytes) -> None:
         try:
             copies = {key: value.detach().to("cpu", copy=True) for key, value in tensors.items()}
         finally:
             self._copied.set()
         del tensors
-        aside = self.folder / f".{name}.{os.getpid()}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            write_safetensors(aside / TENSORS, copies, copies.__getitem__)
-            (aside / FIGURES).write_text(text)
-            sync(aside / FIGURES)  # the tensors are flushed already
-            sync(aside)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if lines:
+            self._append(lines)
+        with durable.aside(self.folder / name) as made:
+            write_safetensors(made / TENSORS, copies, copies.__getitem__)
+            (made / FIGURES).write_text(text)
             shutil.rmtree(self.folder / name, ignore_errors=True)  # of another schema
-            aside.rename(self.folder / name)
-        except OSError:  # a full disk: nothing of it is left
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        sync(self.folder)
+            durable.put_folder(made, self.folder / name)
         for old in self._all()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _append(self, lines: bytes) -> None:
+        """Add to the curves, after what the state gone on from has of them."""
+        with (self.folder / CURVES).open("ab") as f:
+            f.truncate(self._bytes)
+            f.write(lines)
+            f.flush()
+            os.fsync(f.fileno())
+        self._bytes += len(lines)
+
+    def _curves(self, num: int) -> list[dict[str, Any]]:
+        """The first `num` rows; ValueError where there are fewer."""
+        with (self.folder / CURVES).open("rb") as f:
+            lines = list(itertools.islice(f, num))
+        if len(lines) < num:
+            raise ValueError(f"{CURVES} has {len(lines)} of {num} lines")
+        self._lines, self._bytes = num, sum(map(len, lines))
+        return [json.loads(line) for line in lines]
 
     def _all(self) -> list[Path]:
         """Finished states, oldest first."""

@@ -6,8 +6,6 @@ Apart from the making of the verdict, since a night without news does no more th
 import contextlib
 import json
 import os
-import shutil
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from ivcore.store import durable, soundness
 from ivcore.store.artifacts import Artifact, Store
 
 VERDICT = "verdict.json"
+KEPT_S = 3600.0  # of a report after the next one: somebody may be reading it
 
 
 def publish(
@@ -46,20 +45,15 @@ def publish(
     reports.mkdir(parents=True, exist_ok=True)
     latest = reports / "latest"
     before = latest.resolve() if latest.is_symlink() else None
-    folder = reports / f".{report.key}.{socket.gethostname()}.{os.getpid()}.{time.time_ns()}"
-    folder.mkdir()
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    durable.sync_tree(folder)
-    link = folder.with_name(f"{folder.name}.link")
-    link.symlink_to(folder.name)
+    folder = reports / f".{report.key}.{durable.mark()}"
+    with durable.aside(folder) as made:
+        for name, text in files.items():
+            (made / name).write_text(text, encoding="utf-8")
+        durable.put_folder(made, folder)
     if latest.is_dir() and not latest.is_symlink():  # as copied from elsewhere
-        shutil.rmtree(latest)
-    link.replace(latest)
-    durable.sync(reports)
-    if before is not None and before.parent == reports.resolve() and before.name != folder.name:
-        shutil.rmtree(before, ignore_errors=True)
-    _sweep(reports)
+        durable.drop(latest)
+    durable.put_link(latest, folder.name)
+    _sweep(reports, before)
     return latest
 
 
@@ -80,11 +74,13 @@ def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
-def _sweep(reports: Path) -> None:
-    """Remove what publishers of this machine that are no longer alive left behind."""
+def _sweep(reports: Path, before: Path | None) -> None:
+    """Remove the reports that were replaced, and what killed publishers left, once nobody can be reading them."""
+    if before is not None and before.parent == reports.resolve():
+        with contextlib.suppress(OSError):  # its time is that of its being replaced
+            os.utime(before)
     keep = (reports / "latest").resolve().name
-    for left in reports.glob(f".*.{socket.gethostname()}.*"):
-        parts = left.name.removesuffix(".link").split(".")
-        alive = parts[-2].isdigit() and int(parts[-2]) != os.getpid() and Path(f"/proc/{parts[-2]}").exists()
-        if left.name != keep and not alive:
-            left.unlink() if left.is_symlink() else shutil.rmtree(left, ignore_errors=True)
+    for left in reports.glob(".*"):
+        with contextlib.suppress(OSError):
+            if left.name != keep and time.time() - left.lstat().st_mtime > KEPT_S:
+                durable.drop(left)

@@ -72,3 +72,56 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
         states.wait()
     states.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def rows(*steps):
+    return [{"step": step, "name": "loss", "value": step / 7} for step in steps]
+
+
+def test_curves_are_added_to_and_each_state_has_its_own(tmp_path):
+    states = States(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        states.save(step, {"x": torch.zeros(1)}, {"step": step}, rows(*range(step)))
+    states.close()
+    assert (tmp_path / "curves.jsonl").read_text().count("\n") == 3
+    (tmp_path / "step-000003" / "state.json").write_text("{")  # the one before is gone on from
+    again = States(tmp_path, keep=2)
+    assert again.latest()[1] == {"step": 2, "curves": rows(0, 1)}
+    again.save(3, {"x": torch.zeros(1)}, {"step": 3}, rows(0, 1, 9))
+    again.close()
+    assert States(tmp_path, 2).latest()[1]["curves"] == rows(0, 1, 9)
+
+
+def test_only_new_rows_of_the_curves_are_written(tmp_path):
+    class Once(list):
+        def __getitem__(self, where):
+            assert where.start == 1000 * (len(self) // 1000 - 1)
+            return super().__getitem__(where)
+
+    states = States(tmp_path, keep=1)
+    for step in (1, 2, 3):
+        states.save(step, {"x": torch.zeros(1)}, {"step": step}, Once(rows(*range(1000 * step))))
+    states.close()
+    assert (tmp_path / "step-000003" / "state.json").stat().st_size < 100
+    assert len(States(tmp_path, 1).latest()[1]["curves"]) == 3000
+
+
+def test_curves_that_are_cut_short_are_damage(tmp_path, caplog):
+    states = States(tmp_path, keep=2)
+    for step in (1, 2):
+        states.save(step, {"x": torch.zeros(1)}, {"step": step}, rows(*range(step)))
+    states.close()
+    file = tmp_path / "curves.jsonl"
+    file.write_bytes(file.read_bytes()[:-3])
+    assert States(tmp_path, 2).latest()[1] == {"step": 1, "curves": rows(0)} and "step-000002 is damaged" in caplog.text
+
+
+def test_a_state_of_an_earlier_version_is_gone_on_from(tmp_path):
+    states = States(tmp_path, keep=1)
+    states.save(1, {"x": torch.zeros(1)}, {"step": 1, "curves": rows(0)})
+    states.close()
+    again = States(tmp_path, keep=1)
+    assert again.latest()[1]["curves"] == rows(0)
+    again.save(2, {"x": torch.zeros(1)}, {"step": 2}, rows(0, 1))
+    again.close()
+    assert States(tmp_path, 1).latest()[1]["curves"] == rows(0, 1)

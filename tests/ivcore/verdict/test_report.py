@@ -485,7 +485,7 @@ def test_wrong_answers_are_sorted_by_kind(made):
     assert all(e["twin"] == e["other"] == 0 for e in table) and any(e["near_duplicate"] for e in table)
 
 
-def test_publish_replaces_the_old_report_whole(made):
+def test_publish_replaces_the_old_report_whole(made, monkeypatch):
     store, report, _ = made
     latest = publish(store, report, STAGES)
     assert latest == store.home / "reports" / "latest"
@@ -502,15 +502,20 @@ def test_publish_replaces_the_old_report_whole(made):
 
     reader = threading.Thread(target=read)
     reader.start()
+    before = latest.resolve()
     publish(store, report, STAGES * 2)
     done.set()
     reader.join()
     assert set(seen) <= {1, 2} and seen
+    assert json.loads((before / "report.json").read_text())["stages"] == STAGES  # somebody may be reading it
+    monkeypatch.setattr("ivcore.verdict.publish.KEPT_S", -1)
+    publish(store, report, STAGES)
     assert len(list((store.home / "reports").iterdir())) == 2  # the link and its folder
 
 
-def test_publish_over_a_real_folder_and_leftovers(made):
+def test_publish_over_a_real_folder_and_leftovers(made, monkeypatch):
     store, report, _ = made
+    monkeypatch.setattr("ivcore.verdict.publish.KEPT_S", -1)
     reports = store.home / "reports"
     publish(store, report, [])
     target = (reports / "latest").resolve()
