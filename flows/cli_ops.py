@@ -74,7 +74,7 @@ def reap_command(home: str | None, as_json: bool) -> None:
 @click.option("--pin", metavar="KIND/KEY", help="Keep this artifact from now on, with what it was made from.")
 @common
 def gc_command(delete: bool, older_than: float, pin: str | None, home: str | None, as_json: bool) -> None:
-    """List (or delete) what no report, no registered model and no pin stands on; here, never in IV_REMOTE."""
+    """List (or delete) what no report, registered model, pin or recent run stands on; here, never in IV_REMOTE."""
     import os
     from pathlib import Path
 
@@ -86,10 +86,11 @@ def gc_command(delete: bool, older_than: float, pin: str | None, home: str | Non
     if pin:
         pins.pin(place, pin)
     kept = pins.roots(place)
-    found = garbage.garbage(Store(place), kept, older_than * 86400)
-    rows: list[dict[str, Any]] = [{"artifact": artifact.id, "bytes": garbage.size(artifact)} for artifact in found]
-    for artifact in found if delete else []:
-        garbage.remove(artifact)
+    found = {a.id: a.path for a in garbage.garbage(Store(place), kept, older_than * 86400)}
+    found |= {str(f.relative_to(place)): f for f in garbage.leftovers(place, older_than * 86400)}
+    rows: list[dict[str, Any]] = [{"artifact": name, "bytes": garbage.size(path)} for name, path in found.items()]
+    for path in found.values() if delete else []:
+        garbage.remove(path)
     there = object_store.shown(os.environ.get(object_store.ADDRESS, ""))
     if as_json:
         return emit({"deleted": delete, "kept": kept, "garbage": rows, "untouched": there})

@@ -34,6 +34,7 @@ from ivcore.store.soundness import RECORD
 RECORD_SCHEMA = 1
 INDEX = "index.parquet"  # of frames, and of a shard
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a kind, and of a key
+TOUCH_S = 3600.0  # what is found is marked as in use, at most so often
 AT_ONCE = 256  # records read from the object store before the first is looked at
 log, said = logging.getLogger("iv.remote"), logging.getLogger("iv")
 _fetching = threading.Lock()
@@ -130,17 +131,25 @@ class Store:
         return object_store.connect(address) if address else None
 
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The finished artifact, fetched if it is not here; None where there is none, or its record is damaged."""
+        """The finished artifact, fetched if it is not here; None where there is none, or its record is damaged.
+
+        It counts as in use from now on: `iv gc` takes it for young, and keeps what it stands on.
+        """
+        found = self._here(kind, key) or self._fetch(kind, key)
+        with contextlib.suppress(OSError):  # a workspace that may only be read
+            if found and time.time() - (found.path / RECORD).stat().st_mtime > TOUCH_S:
+                os.utime(found.path / RECORD)
+        return found
+
+    def _here(self, kind: str, key: str) -> Artifact | None:
         path = self.path(kind, key)
         try:
-            text = (path / RECORD).read_bytes()
+            return Artifact(kind, key, path, _parsed((path / RECORD).read_bytes(), path)["rows_ok"])
         except FileNotFoundError:
-            return self._fetch(kind, key)
-        try:
-            return Artifact(kind, key, path, _parsed(text, path)["rows_ok"])
+            pass
         except Broken:
             said.warning("%s", soundness.damaged(path / RECORD, "is not as it was written"))
-            return self._fetch(kind, key)
+        return None
 
     def complete(self, kind: str, key: str) -> Artifact | None:
         """As `find`; one whose index names a shard that is gone (damaged, and set aside) is set aside too."""
@@ -164,7 +173,7 @@ class Store:
         """Every finished artifact (of a kind) that is here, by kind and key."""
         # Not of what is being written, or what a killed process left: its name begins with a point.
         for path in sorted((self.home / "artifacts").glob(f"{kind}/[!.]*/{RECORD}")):
-            found = self.find(path.parent.parent.name, path.parent.name)
+            found = self._here(path.parent.parent.name, path.parent.name)
             if found is not None:
                 yield found
 

@@ -125,6 +125,8 @@ class States:
 
     def _curves(self, num: int) -> list[dict[str, Any]]:
         """The first `num` rows; ValueError where there are fewer."""
+        if not num:
+            return []
         with (self.folder / CURVES).open("rb") as f:
             lines = list(itertools.islice(f, num))
         if len(lines) < num:

@@ -80,8 +80,10 @@ def rows(*steps):
 
 def test_curves_are_added_to_and_each_state_has_its_own(tmp_path):
     states = States(tmp_path, keep=2)
-    for step in (1, 2, 3):
+    for step in (0, 1, 2, 3):
         states.save(step, {"x": torch.zeros(1)}, {"step": step}, rows(*range(step)))
+        states.wait()
+        assert States(tmp_path, keep=2).latest()[1] == {"step": step, "curves": rows(*range(step))}
     states.close()
     assert (tmp_path / "curves.jsonl").read_text().count("\n") == 3
     (tmp_path / "step-000003" / "state.json").write_text("{")  # the one before is gone on from
