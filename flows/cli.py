@@ -60,6 +60,7 @@ def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str
     from ivcore.config import variants
     from ivcore.datasets import files
     from tasks import runtime
+    from tasks.interrupt import ends_at_once
 
     show_progress()
     for _, _, one in variants(config):  # a wrong path is said at once: Prefect takes seconds to start
@@ -70,18 +71,19 @@ def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str
     if not click.get_current_context().params["debug"]:
         quiet_prefect()
     try:
-        if step is None:
-            from flows.everything import everything
+        with ends_at_once():
+            if step is None:
+                from flows.everything import everything
 
-            stages = everything(config, str(place))
-        elif step == "grid":
-            from flows.grid import grid
+                stages = everything(config, str(place))
+            elif step == "grid":
+                from flows.grid import grid
 
-            stages = grid(config, str(place))
-        else:
-            from flows.single import single
+                stages = grid(config, str(place))
+            else:
+                from flows.single import single
 
-            stages = single(config, step, str(place))  # type: ignore[call-overload]  # one of our own commands
+                stages = single(config, step, str(place))  # type: ignore[call-overload]  # one of our own commands
     except (UserError, WorkError):
         raise
     except Exception as e:

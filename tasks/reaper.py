@@ -80,7 +80,8 @@ def cause(run: Any) -> str | None:
     host, pid = run.labels[HOST], run.labels[PID]
     if host != socket.gethostname() or _began_at(int(pid)) <= at.timestamp() + SLACK_S:
         return None
-    return f"its process {pid} on {host} was killed, and the worker with it"
+    with_it = ", and the worker with it" if run.deployment_id else " or stopped"
+    return f"its process {pid} on {host} was killed{with_it}"
 
 
 def _began_at(pid: int) -> float:

@@ -24,7 +24,7 @@ from ivcore.steps import Step
 from ivcore.store.artifacts import Artifact, Store
 from ivcore.store.object_store import Unreachable
 from ivcore.store.soundness import Damaged
-from tasks import gpu_limit, tracking
+from tasks import gpu_limit, interrupt, tracking
 
 Reference = dict[str, Any]  # kind, key, rows of an artifact, and its row of the report's stages
 TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # a network disk that hiccups
@@ -81,6 +81,7 @@ def execute(where: Where, step: Step, label: str = "", train: TrainConfig | None
     `label` names a step that has none of its own, where a variant has two of one kind. `train` is given by steps that
     may work on a GPU: they wait for their turn there.
     """
+    interrupt.renew()
     step = replace(step, label=step.label or label)
     found = where.store.complete(step.kind, step.key)
     if found is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ivcore.errors import WorkError
 from ivcore.train.launch import start
 from ivcore.train.rendezvous import calls
-from ivcore.train.stop import until_sigterm
+from ivcore.train.stop import until_stopped
 
 log_line = logging.getLogger("iv.train")
 LOOK_S = 1.0  # between two looks for a call
@@ -20,14 +20,14 @@ def join(home: Path, node: int, once: bool = False) -> int:
         WorkError: the one phase failed here.
     """
     answered: set[str] = set()
-    with until_sigterm() as stop:
+    with until_stopped() as stop:
         while not stop.wait(LOOK_S):
             for name, job in calls(home).items():
                 if name not in answered and not stop.is_set():
                     answered.add(name)
                     log_line.info("machine %d takes part: %s", node, job)
                     process = start(node, job, stdout=sys.stderr)
-                    with until_sigterm(process.terminate):
+                    with until_stopped(process.terminate):
                         status = process.wait()
                     if once and status:
                         raise WorkError(f"{job} ended with {status} on machine {node}; its words are above")

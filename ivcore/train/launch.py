@@ -19,7 +19,7 @@ from ivcore.errors import UserError, WorkError
 from ivcore.store.log import Log
 from ivcore.train.job import Job
 from ivcore.train.rendezvous import call
-from ivcore.train.stop import until_sigterm
+from ivcore.train.stop import until_stopped
 
 PR_SET_PDEATHSIG = 1
 STOP_S = 60  # for the ranks to save their state
@@ -39,7 +39,7 @@ def train(job: Job, out: Path, log: Log) -> dict[str, Any]:
     with words.open("w") as errors, call(job.home, file) if job.train.nodes > 1 else nullcontext():
         process = start(0, file, stdout=subprocess.PIPE, stderr=errors)
         try:
-            with until_sigterm(process.terminate) as stop:
+            with until_stopped(process.terminate) as stop:
                 assert process.stdout is not None
                 for line in process.stdout:
                     _receive(line, log, found)

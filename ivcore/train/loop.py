@@ -31,7 +31,7 @@ from ivcore.train.optimizer import adamw, set_lr
 from ivcore.train.parallel import ALONE, Ranks, whole
 from ivcore.train.source import Source
 from ivcore.train.state import States, model_and_optimiser, restore
-from ivcore.train.stop import until_sigterm
+from ivcore.train.stop import until_stopped
 from ivcore.train.totals import Totals
 
 LOG_EVERY = 10  # steps between figures
@@ -117,7 +117,7 @@ class Loop:
             contextlib.closing(source),
             deterministic(ordered),
             torch.random.fork_rng(devices=[]),
-            until_sigterm() as stop,
+            until_stopped() as stop,
         ):
             start, cpu = time.monotonic(), time.process_time()
             for batch, ready in source:
