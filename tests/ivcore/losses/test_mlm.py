@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ivcore.losses.mlm import mlm_corrupt, mlm_loss
+from ivcore.losses.mlm import NO_TARGET, mlm_corrupt, mlm_loss
 
 MASK, CLS, PAD, VOCAB = 103, 101, 0, 1000
 
@@ -54,3 +54,12 @@ def test_nothing_chosen_is_zero_with_a_gradient() -> None:
     loss = mlm_loss(logits, torch.full((2, 3), -100))
     loss.backward()
     assert loss.item() == 0.0 and torch.equal(logits.grad, torch.zeros(2, 3, 7))
+
+
+@pytest.mark.parametrize("asked", [1, 2, 5])
+def test_the_loss_is_the_mean_over_the_words_that_are_asked(asked: int) -> None:
+    logits = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.full((8,), NO_TARGET)
+    labels[:asked] = torch.arange(asked)
+    each = [-logits.flatten(0, 1)[n].log_softmax(0)[n] for n in range(asked)]
+    torch.testing.assert_close(mlm_loss(logits, labels.view(2, 4)), torch.stack(each).mean())

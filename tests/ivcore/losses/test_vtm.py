@@ -99,3 +99,17 @@ def test_a_similarity_that_is_no_number_weighs_a_little(bad: float) -> None:
     assert all(w.isfinite().all() and not w.diagonal().any() for w in (texts_for_video, videos_for_text))
     for drawn in vtm_negatives(video, text, 0.07, ids, g):
         assert (drawn != ids).all()
+
+
+def test_two_rows_are_each_others_negatives() -> None:
+    side = torch.randn(2, 3, generator=seeded())
+    assert [drawn.tolist() for drawn in vtm_negatives(side, side, 0.07, torch.arange(2), seeded())] == [[1, 0]] * 2
+
+
+def test_a_row_without_weights_leaves_the_others_theirs() -> None:
+    """Text 0 is like its own video alone, so it draws evenly; each other text is like one more, and draws that."""
+    video = torch.eye(4)
+    text = torch.stack([video[0], video[1] + video[2], video[2] + video[3], video[3] + video[1]])
+    drawn = torch.stack([vtm_negatives(video, text, 0.001, torch.arange(4), seeded(s))[0] for s in range(60)])
+    assert set(drawn[:, 0].tolist()) == {1, 2, 3}
+    assert all(row == [2, 3, 1] for row in drawn[:, 1:].tolist())
