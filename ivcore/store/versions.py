@@ -4,7 +4,7 @@ VERSIONS = {
     "videos": 2,
     "manifest": 6,
     "frame_shard": 4,
-    "frames": 3,
+    "frames": 4,
     "features": 4,
     "s2": 11,
     "clip": 9,

@@ -20,10 +20,10 @@ def until_stopped(also: Callable[[], None] = lambda: None) -> Iterator[threading
     Raises:
         SystemExit: if the signal came; or what its former listener raises.
     """
-    asked, came = threading.Event(), []
+    asked, came = threading.Event(), list[signal.Signals]()
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        came.append(signal.Signals(number))
         asked.set()
         also()
 

@@ -25,7 +25,7 @@ STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] \S+: ")  # decord begins with the time 
 
 @dataclass(frozen=True)
 class Task:
-    """One clip to decode; times are seconds from the first frame."""
+    """One clip to decode; times are seconds from the beginning of the file."""
 
     path: Path
     which: Sampling | tuple[int, ...]  # a rule, or frame numbers
@@ -81,7 +81,7 @@ def _pictures(task: Task, video: Video) -> tuple[str, Pictures]:
     """The decoder that gave the frames, with its version, and what it gave."""
 
     def wanted(times: list[float]) -> list[int]:
-        return choose(times, task.start_s, task.end_s, task.which)
+        return choose(times, task.start_s, task.end_s, task.which, video.table.begins_s)
 
     if task.decoder == "decord" and decord is None:
         raise Unusable("unreadable", "decord is not installed on this machine; use decoder = auto or pyav")
@@ -108,9 +108,15 @@ def _words(error: Exception | str, path: Path) -> str:
 
 
 def choose(
-    times: Sequence[float], start_s: float | None, end_s: float | None, which: Sampling | tuple[int, ...]
+    times: Sequence[float],
+    start_s: float | None,
+    end_s: float | None,
+    which: Sampling | tuple[int, ...],
+    begins_s: float | None = None,
 ) -> list[int]:
     """Frame numbers of a clip: `which` among the frames from start_s up to (not with) end_s.
+
+    Both count from `begins_s`, the beginning of the file; None: from the first frame.
 
     Raises:
         Unusable: there is no such frame.
@@ -118,7 +124,7 @@ def choose(
     >>> choose([0.0, 0.5, 1.0, 1.5, 2.0, 2.5], 1.0, 2.0, Sampling("middle", 2))
     [2, 3]
     """
-    first = times[0] if times else 0.0
+    first = begins_s if begins_s is not None else times[0] if times else 0.0
     inside = [
         i
         for i, t in enumerate(times)

@@ -1,7 +1,12 @@
 """Look at a file before a decoder does: what it is, its packet table, and whether decord can be trusted with it.
 
+A frame is a picture that FFmpeg shows when it decodes the stream; its time is that of its presentation. Times of a clip
+count from the beginning of the file: the earliest of its streams, sound included. A stream of video is one that moves:
+a cover picture is none, and neither it nor fonts and data are counted among the streams.
+
 decord numbers frames by packets. Where the table is not clean (hidden frames, missing or repeated time stamps, frames
-shown before their key frame) it gives wrong frames without a word, or hangs; such files go to PyAV.
+shown before their key frame) it gives wrong frames without a word, or hangs; such files go to PyAV. Where a packet may
+be half a frame, the frames are counted by decoding.
 """
 
 import os
@@ -14,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.stream import Disposition
 
-from ivcore.video import headers
+from ivcore.video import h264, headers
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,ivf,nut,mxf,dv,swf"
@@ -25,7 +31,8 @@ DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg", "mpeg
 NARROWEST = 64  # decord copies rows of narrower pictures wrongly, or fails
 MAX_PIXELS = 8192 * 4320  # 8K; a 16000 x 16000 picture of 0.8 MB takes 2 GB to decode
 MAX_DURATION_S = 24 * 3600.0
-MAX_STREAMS = 64
+MAX_STREAMS = 64  # of video and sound
+DELAY_S = 0.2  # by which sound may precede the first picture, as encoders have it, and the file begins with the picture
 MAX_FRAMES = 5_000_000  # a day at 50 a second, and what the table of packets may take of memory
 VP8_SHOWN = 0x10  # bit of a VP8 packet's first byte; others are only referred to
 
@@ -48,6 +55,7 @@ class PacketTable:
     unclear: str  # why a time of this table does not name one frame, "" when it does
     unclean: str  # why decord cannot be trusted with the file, "" when it can
     facts: dict[str, Any]  # width, height, fps, duration_s, codec; pixel_aspect
+    begins_s: float | None = None  # when the file begins, where that is well before its first picture
 
     @cached_property
     def shown(self) -> frozenset[int]:
@@ -102,9 +110,12 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
             raise Unusable("not_a_video", f"it is {other}") from None
         raise Unusable("unreadable", f"{type(e).__name__}: {getattr(e, 'strerror', None) or e}") from None
     with container:
-        if len(container.streams) > MAX_STREAMS:
-            raise Unusable("too_large", f"{len(container.streams)} streams are over {MAX_STREAMS}")
-        stream = container.streams.best("video")
+        moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        num = len(moving) + len(container.streams.audio)
+        if num > MAX_STREAMS:
+            raise Unusable("too_large", f"{num} streams of video and sound are over {MAX_STREAMS}")
+        best = container.streams.best("video")
+        stream = best if best in moving else next(iter(moving), None)
         if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
             raise Unusable("no_video_stream", f"{container.format.name} without a video stream that can be decoded")
         if stream.width * stream.height > MAX_PIXELS:
@@ -146,6 +157,8 @@ def _packet_table(container: Any, stream: Any, turned: str) -> PacketTable:
     keys: dict[int, int] = {}
     newest_key = first_key = 0
     unclear, num = "", 0
+    if facts["codec"] == "h264" and h264.may_hold_fields(stream.codec_context.extradata):
+        unclear = "pictures may come in two fields"
     try:
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -185,13 +198,20 @@ def _packet_table(container: Any, stream: Any, turned: str) -> PacketTable:
     if stream.frames and stream.frames != num:
         unclean = unclean or f"header says {stream.frames} frames, packets are {num}"
     base = float(stream.time_base or 1)
-    return PacketTable(tuple(sorted(times)), keys, base, unclear, unclear or unclean, facts)
+    begins_s = container.start_time / av.time_base if container.start_time is not None else None
+    if begins_s is None or not times or min(times) * base - begins_s < DELAY_S:
+        begins_s = None
+    return PacketTable(tuple(sorted(times)), keys, base, unclear, unclear or unclean, facts, begins_s)
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+    if not container.duration:
+        return None
+    # Matroska counts from 0, not from where the file begins.
+    late = max(0, container.start_time or 0) if container.format.name.startswith("matroska") else 0
+    return float(container.duration - late) / av.time_base
 
 
 def _facts(container: Any, stream: Any) -> dict[str, Any]:
