@@ -24,7 +24,9 @@ BY_DECORD = {
     *("one_frame.mp4", "two_frames.webm", "three_frames.mp4"),
 }
 LARGE = 400_000
-FROM_THE_BEGINNING = {"h264_intra_refresh.mp4", "h264_interlaced.mp4", "h264.avi", "h264.h264", "mpeg4_b.avi", "mpeg2.mpg"}
+FROM_THE_BEGINNING = {
+    *("h264_intra_refresh.mp4", "h264_interlaced.mp4", "h264.avi", "h264.h264", "mpeg4_b.avi", "mpeg2.mpg")
+}
 
 
 def videos() -> list:
