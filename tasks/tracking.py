@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,12 +22,11 @@ from ivcore.errors import WorkError
 from ivcore.steps import Step
 from ivcore.store.artifacts import Artifact
 from tasks import runtime
+from tasks.sender import Sender
 
 T = TypeVar("T")
 
 EXPERIMENT = "ivflow"
-FLUSH_S = 3.0  # a call takes some 10 ms of the thread that trains, and is to cost it less than 1 %
-BATCH = 900  # MLflow takes 1000 figures a call
 log = logging.getLogger("iv.tracking")
 
 
@@ -165,34 +163,28 @@ def note_cells(home: Path, parent: str, cells: list[dict[str, Any]]) -> int:
 
 
 class StageRun:
-    """The child run of one step. `log` gathers figures and sends them every few seconds."""
+    """The child run of one step; what is logged is sent by a thread of its own."""
 
     def __init__(self, run_id: str | None) -> None:
         self.run_id = run_id
-        self._waiting: list[Any] = []
-        self._sent = time.monotonic()
-        self._lock = threading.Lock()
+        self._sender = Sender(self._send) if run_id else None
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Note figures of a step (or count); what `ivcore` calls as its `log`."""
-        if self.run_id is None:
+        if self._sender is None:
             return
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        with self._lock:
-            self._waiting += [Metric(name, float(value), now, int(step)) for name, value in figures.items()]
-            due = len(self._waiting) >= BATCH or time.monotonic() - self._sent >= FLUSH_S
-        if due:
-            self.flush()
+        self._sender.put([Metric(name, float(value), now, int(step)) for name, value in figures.items()])
 
-    def flush(self) -> None:
-        """Send what waits."""
-        with self._lock:
-            figures, self._waiting, self._sent = self._waiting, [], time.monotonic()
-        for start in range(0, len(figures), BATCH):
-            part = figures[start : start + BATCH]
-            guarded("log figures", functools.partial(client(runtime.tracking_uri()).log_batch, self.run_id, part))
+    def close(self) -> None:
+        """Return when everything is sent, or cannot be."""
+        if self._sender is not None:
+            self._sender.close()
+
+    def _send(self, figures: list[Any]) -> None:
+        client(runtime.tracking_uri()).log_batch(self.run_id, figures)
 
 
 @contextlib.contextmanager
@@ -233,7 +225,7 @@ def stage_run(
         error = e
         raise
     finally:
-        stage.flush()
+        stage.close()
         if stage.run_id is not None:
             run_id = stage.run_id
             guarded("close a run", lambda: _close(client(runtime.tracking_uri()), run_id, error))

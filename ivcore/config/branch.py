@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def speed_only(default: Any, description: str, **limits: Any) -> Any:
-    """A field that may change speed and memory but never the bytes of a result."""
+    """A field outside the recipe: it may change speed and memory, and of a result no more than the last bits of sums."""
     return Field(default, description=description, json_schema_extra={"recipe": False}, **limits)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from ivcore.store.peak import Peak
+
+_peak = Peak()
 
 
 def name(device: torch.device) -> str:
@@ -24,20 +26,13 @@ def name(device: torch.device) -> str:
 
 def reset_peak(device: torch.device) -> None:
     """Forget the peak so far; where the system does not let us, the peak is that of the whole process."""
+    global _peak
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    try:
-        CLEAR.write_text("5")
-    except OSError:
-        return
+    _peak = Peak()
 
 
 def peak_mb(device: torch.device) -> float:
     """Most memory held since `reset_peak`, MB of 10^6 bytes: the GPU's on a GPU, else the process's."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    try:
-        found = re.search(r"^VmHWM:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return round(int(found.group(1)) * 1024 / 1e6, 1) if found else 0.0
+    held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak.bytes()
+    return round(held / 1e6, 1)

@@ -29,6 +29,7 @@ from ivcore.errors import UserError, WorkError
 from ivcore.store import object_store, soundness
 from ivcore.store.durable import aside, put_folder
 from ivcore.store.known_files import sha256_file
+from ivcore.store.peak import Peak
 from ivcore.store.soundness import RECORD
 
 RECORD_SCHEMA = 1
@@ -230,7 +231,7 @@ class Store:
     ) -> Iterator[Draft]:
         """Write the artifact of this recipe; on leaving, `draft.artifact` is the finished one (ours or another's)."""
         final = self.path(kind, key)
-        start, cpu = time.monotonic(), _cpu_s()
+        start, cpu, peak = time.monotonic(), _cpu_s(), Peak()
         with _beside(final) as folder:
             draft = Draft(folder)
             yield draft
@@ -253,7 +254,7 @@ class Store:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "wall_s": round(time.monotonic() - start, 3),
                 "cpu_s": round(_cpu_s() - cpu + draft.workers_cpu_s, 3),
-                "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "peak_rss_mb": peak.bytes() >> 20,
                 **{"mlflow_run_id": None, "prefect_run_id": None, **self.context},
             }
             (draft.path / RECORD).write_text(json.dumps(soundness.sealed(record), indent=1, sort_keys=True))

@@ -71,7 +71,8 @@ class Backward:
         full = self.is_full(totals.step)
         draws = self.draws(batch, totals.step)
         if self.chunk:
-            sums = self._counted(f"{len(batch.rows)} cached/{full}", totals, lambda: self._cached(batch, draws, full))
+            kind = f"{len(batch.rows)} cached/{batch.kind}/{full}"
+            sums = self._counted(kind, totals, lambda: self._cached(batch, draws, full))
             self.ranks.average(self.objective.parameters())
         else:
             sums = {}

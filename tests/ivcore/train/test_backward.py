@@ -1,5 +1,7 @@
 """A batch in parts, in cached chunks, with blocks that compute twice: the gradients of the whole."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -140,3 +142,18 @@ def test_every_step_sums_in_one_order(chain, monkeypatch):
     phase = chain.config.train.s2.phases[0].model_copy(update={"name": "watched", "steps": 2})
     chain.run(chain.s2(phase, chain.frames, None))
     assert asked == [True, True]
+
+
+def test_cached_steps_of_images_and_of_videos_are_counted_each_as_what_they_are(monkeypatch):
+    loop = made_up.loop("clip", made_up.phase("clip"), {"grad_cache_chunk": 4})
+    frames = {"video": 8, "image": 1}
+
+    def cached(batch, draws, full):
+        torch.ones(100 * frames[batch.kind.split("/")[0]], 100) @ torch.ones(100, 50)
+        return {"vtc": torch.zeros(())}
+
+    monkeypatch.setattr(loop.backward, "_cached", cached)
+    batch = next(made_up.batches(1))
+    for kind in ("video/en/short", "image/en/short", "image/en/short", "video/en/short"):
+        loop.backward(dataclasses.replace(batch, kind=kind), loop.totals)
+    assert loop.totals.gflop == pytest.approx((8 + 1 + 1 + 8) * 1e6 / 1e9)
