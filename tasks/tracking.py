@@ -270,7 +270,8 @@ def git_commit() -> str:
 
 
 def _process() -> dict[str, str]:
-    return {"iv.host": socket.gethostname(), "iv.pid": str(os.getpid())}
+    pid = os.getpid()
+    return {"iv.host": socket.gethostname(), "iv.pid": str(pid), "iv.began": str(runtime.began(pid))}
 
 
 def _close(mlflow: Any, run_id: str, error: BaseException | None) -> None:
@@ -284,8 +285,9 @@ def _close_dead(mlflow: Any, number: str) -> None:
     """Runs of killed processes would stay RUNNING for ever."""
     where = f"attributes.status = 'RUNNING' and tags.`iv.host` = '{socket.gethostname()}'"
     for run in mlflow.search_runs([number], where, max_results=200):
-        pid = run.data.tags.get("iv.pid", "")
-        if Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists():
+        pid, began = run.data.tags.get("iv.pid", ""), run.data.tags.get("iv.began")
+        now = str(runtime.began(int(pid))) if pid.isdigit() else ""  # a number is given to another process, in time
+        if Path("/proc/self").exists() and (now == "None" or began not in (None, now)):
             mlflow.set_tag(run.info.run_id, "iv.error", f"process {pid} was killed")
             mlflow.set_terminated(run.info.run_id, "KILLED")
 

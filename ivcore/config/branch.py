@@ -1,7 +1,7 @@
 """What every branch of the config tree is made of.
 
 A step is handed its own branch, and the branch is the recipe of its artifact. A field that is `speed_only` (how many
-workers, which device) changes speed but not bytes and stays out of the key.
+workers, which device) stays out of the key: results are the same but for rounding, where sums are taken in another order.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def speed_only(default: Any, description: str, **limits: Any) -> Any:
-    """A field outside the recipe: it may change speed and memory, and of a result no more than the last bits of sums."""
+    """A field outside the recipe: it may change speed, memory and the last bits of sums, nothing else of a result."""
     return Field(default, description=description, json_schema_extra={"recipe": False}, **limits)
 
 

@@ -272,12 +272,14 @@ def test_the_parent_is_found_again_on_a_retry(home):
     assert _runs(home)[one].info.status == "FINISHED"
 
 
-def test_runs_of_killed_processes_are_closed(home):
+@pytest.mark.parametrize("process", [{"iv.pid": "999999999"}, {"iv.began": "1"}])  # gone; its number is another's now
+def test_runs_of_killed_processes_are_closed(home, process):
     from tasks import tracking
 
-    dead = tracking.open_parent(home, "dead", {"run": "x"}, {"iv.pid": "999999999"})
+    dead, alive = (tracking.open_parent(home, "x", {"run": "x"}, tags) for tags in (process, {}))
     tracking.close_parent(tracking.open_parent(home, "next", {"run": "x"}, {}))
-    assert _runs(home)[dead].info.status == "KILLED"
+    assert (_runs(home)[dead].info.status, _runs(home)[alive].info.status) == ("KILLED", "RUNNING")
+    tracking.close_parent(alive)
 
 
 def test_deployments_name_flows_that_are_there():
