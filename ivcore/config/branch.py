@@ -1,7 +1,7 @@
 """What every branch of the config tree is made of.
 
 A step is handed its own branch, and the branch is the recipe of its artifact. A field that is `speed_only` (how many
-workers, which device) stays out of the key: results are the same but for rounding, where sums are taken in another order.
+workers, which device) stays out of the key: results are the same but for rounding, where sums go in another order.
 """
 
 from pathlib import Path
