@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks import runtime
+from tasks import processes, runtime
 
 TAG = "iv"  # our deployments carry it
 HOST, PID, ATTEMPT = "iv.host", "iv.pid", "iv.attempt"
@@ -74,7 +74,11 @@ def cause(run: Any) -> str | None:
     at = run.state.timestamp
     enrolled = run.state.type.value != "PENDING" and run.labels.get(ATTEMPT) == run.run_count
     if not enrolled:
-        if TAG not in run.tags or time.time() - at.timestamp() < EARLY_S or _announced(str(run.id)):
+        if (
+            TAG not in run.tags
+            or time.time() - at.timestamp() < EARLY_S
+            or processes.with_setting("PREFECT__FLOW_RUN_ID", str(run.id))
+        ):
             return None
         return f"its process or its worker died before it began; open since {at:%H:%M:%S} UTC"
     host, pid = run.labels[HOST], run.labels[PID]
@@ -91,15 +95,3 @@ def _began_at(pid: int) -> float:
         return float("inf")
     boot = next(int(x.split()[1]) for x in Path("/proc/stat").read_text().splitlines() if x.startswith("btime"))
     return boot + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _announced(flow_run_id: str) -> bool:
-    """A process of this machine was started for that flow run."""
-    mark = f"PREFECT__FLOW_RUN_ID={flow_run_id}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                return True
-        except OSError:
-            continue
-    return False

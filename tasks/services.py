@@ -11,7 +11,6 @@ import os
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -23,13 +22,11 @@ from typing import Any
 
 from ivcore.errors import UserError, WorkError
 from ivcore.store.durable import put
-from tasks import database, runtime
+from tasks import database, processes, runtime
 
 POOL = "iv"
 MARK = "IV_UP"  # in the environment of everything we start: the workspace
 READY_S = 180.0  # a loaded machine takes its time
-STOP_S = 20.0  # from the polite signal to the other one
-TICK_S = 0.2
 LOOPBACK = "127.0.0.1"
 
 
@@ -79,7 +76,7 @@ def up(plan: Plan) -> dict[str, Any]:
         ("mlflow", plan.mlflow_url, "/health"),
     ):  # one after the other: both at once starve each other on a small machine
         if name not in running:
-            running[name] = {**_start(plan.home, name, _command(name, plan), env | secret), "url": url}
+            running[name] = {**processes.start(plan.home, name, _command(name, plan), env | secret), "url": url}
             _note(plan.home, running)
             _wait(plan.home, name, running[name], url + health)
     database.note(plan.home, plan.database)
@@ -88,7 +85,7 @@ def up(plan: Plan) -> dict[str, Any]:
             gpu_limit.make_limit()
             _make_pool()
             reaper.reap()  # what died with the worker before; no other start may do it while a worker is about
-        running["worker"] = _start(plan.home, "worker", _command("worker", plan), env)
+        running["worker"] = processes.start(plan.home, "worker", _command("worker", plan), env)
         _note(plan.home, running)
     return running
 
@@ -116,14 +113,14 @@ def down(home: Path) -> list[str]:
     stopped: list[str] = []
     for name in ("worker", "mlflow", "prefect"):
         if name in running:
-            _stop(running[name]["pid"])
+            processes.stop(running[name]["pid"])
             stopped.append(name)
-    until = time.monotonic() + STOP_S
+    until = time.monotonic() + processes.STOP_S
     while (left := marked(home)) and time.monotonic() < until:
         for pid in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(TICK_S)
+        time.sleep(processes.TICK_S)
     runtime.listed(home).unlink(missing_ok=True)
     return stopped
 
@@ -181,14 +178,8 @@ def _with_database(plan: Plan, running: Mapping[str, Any]) -> dict[str, str]:
 
 
 def marked(home: Path) -> list[int]:
-    """Every process of this user that was started by the servers of this workspace."""
-    mark = f"{MARK}={home}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found
+    """Every process but this one that was started by the servers of this workspace."""
+    return [pid for pid in processes.with_setting(MARK, str(home)) if pid != os.getpid()]
 
 
 def _command(name: str, plan: Plan) -> list[str]:
@@ -206,28 +197,6 @@ def _command(name: str, plan: Plan) -> list[str]:
     return [sys.executable, "-m", *commands[name]]
 
 
-def _start(home: Path, name: str, command: list[str], env: Mapping[str, str]) -> dict[str, Any]:
-    """Start a process that outlives us, its words in logs/NAME.log."""
-    with (home / "logs" / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=dict(env),
-            cwd=home,  # nothing may depend on where somebody stood
-            preexec_fn=_default_signals,
-        )
-    return {"pid": process.pid, "began": runtime.began(process.pid)}
-
-
-def _default_signals() -> None:
-    """A script in the background ignores Ctrl-C, and what it starts would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _wait(home: Path, name: str, entry: Mapping[str, Any], url: str) -> None:
     """Until the server answers; WorkError with its last words when it ends first or takes too long."""
     until = time.monotonic() + READY_S
@@ -238,7 +207,7 @@ def _wait(home: Path, name: str, entry: Mapping[str, Any], url: str) -> None:
             os.waitpid(entry["pid"], os.WNOHANG)
         if runtime.began(entry["pid"]) is None:
             break
-        time.sleep(TICK_S)
+        time.sleep(processes.TICK_S)
     log = home / "logs" / f"{name}.log"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     raise WorkError(f"{name} did not come up; {log} ends with: {' | '.join(lines[-3:])[:600]}")
@@ -251,19 +220,6 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
             return bool(reply.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-
-
-def _stop(pid: int) -> None:
-    """SIGTERM to the process, SIGKILL to its group after a while."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    until = time.monotonic() + STOP_S
-    while time.monotonic() < until and runtime.began(pid) is not None:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-        time.sleep(TICK_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def _need_port(name: str, port: int) -> None:
