@@ -116,6 +116,7 @@ FRAMES = Table(
         Column("pts_s", pa.list_(pa.float64()), "their presentation times, seconds", True),
         Column("num_frames", pa.int32(), "frames the file can present", True),
         Column("pixel_aspect", pa.float64(), "width of a pixel over its height; frames are not stretched by it", True),
+        Column("sketch", pa.binary(), "bits that are nearly the same of a copy that was encoded anew", True),
         Column("decoder", pa.string(), "decoder and version that gave the frames", True),
         Column("error", pa.string(), "reason: unreadable, no_video_stream, truncated, timeout, crashed, ...", True),
         Column("detail", pa.string(), "the decoder's own words", True),

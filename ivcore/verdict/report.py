@@ -126,6 +126,11 @@ def _protocol(runs: list[lineage.Scored], rows: list[dict[str, Any]], evaluation
         f"{name if len(scored) > 1 else 'the data set'} names; lost: {lost(n)}."
         for name, n in scored.items()
     ]
+    for name, run in first_of.items():
+        alike = run.frames.record()["facts"].get("look_alike") if run.frames else None
+        if alike and alike["clips"]:
+            few = "; ".join(" and ".join(two) for two in alike["first"][:3])
+            notes.append(f"{name}: {alike['clips']} clips of val or test look like a training clip (a copy?): {few}.")
     own = named[runs[0].input("manifest").id]
     return {
         "dataset": own,

@@ -2,8 +2,10 @@
 
 import collections
 import contextlib
+import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -11,8 +13,12 @@ from ivcore.config import FramesConfig
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Draft, Store
 from ivcore.store.log import Log
-from ivcore.video import decoder_cost, failed_share, shards
+from ivcore.video import decoder_cost, failed_share, likeness, shards
 from ivcore.video.decode_clips import task_of
+
+FEW = 20  # pairs of clips that look alike, in the record
+told = logging.getLogger("iv.video")
+Row = dict[str, Any]
 
 
 def decode_manifest(
@@ -68,6 +74,7 @@ def decode_manifest(
     decoders = collections.Counter(row["decoder"] for row in index if row["decoder"])
     draft.facts |= {"num_frames": frames.num_frames, "size_px": frames.size_px, "reasons": reasons}
     draft.facts |= {"decoders": dict(sorted(decoders.items()))}
+    draft.facts |= {"look_alike": _look_alike(clips, index)}
     draft.facts |= shards.lost_within(frames, index) | ({} if frames.cache else {"streamed": True})
     draft.measured |= {} if frames.cache else {"root": str(root)}  # differs between machines, as times do
     draft.measured |= {"decode_s": seconds, "workers_cpu_s": round(sum(spent), 3), "shards_made": len(parts)}
@@ -76,3 +83,15 @@ def decode_manifest(
     good = {row["clip_id"] for row in index if row["error"] is None}
     few = decoder_cost.drawn([clip for clip in new if clip["clip_id"] in good])
     draft.measured["decoder_ms"] = decoder_cost.decoder_ms([task_of(root, frames, clip) for clip in few]) if few else {}
+
+
+def _look_alike(clips: list[Row], index: list[Row]) -> dict[str, Any]:
+    """How many clips of val and test look like a training clip of another file, and the first few of these pairs."""
+    seen = [(clip, row["sketch"]) for clip, row in zip(clips, index, strict=True) if row.get("sketch")]
+    train, held = ([x for x in seen if (x[0]["split"] == "train") == taught] for taught in (True, False))
+    found = likeness.pairs([bits for _, bits in train], [bits for _, bits in held])
+    ids = [(held[b][0], train[a][0]) for a, b in found]
+    ids = [(one["clip_id"], other["clip_id"]) for one, other in ids if one["sha256"] != other["sha256"]]
+    if ids:
+        told.warning("%d clips of val or test look like a training clip, such as %s and %s", len(ids), *ids[0])
+    return {"clips": len(ids), "first": ids[:FEW]}

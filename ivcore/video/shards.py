@@ -16,7 +16,7 @@ from ivcore.config import FramesConfig
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Store, key
 from ivcore.store.versions import VERSIONS
-from ivcore.video import disk_plan
+from ivcore.video import disk_plan, likeness
 from ivcore.video.deadlines import with_deadline
 from ivcore.video.decode_clips import decode_clips, task_of
 from ivcore.video.decode_file import Decoded
@@ -144,6 +144,7 @@ def _write(folder: Path, shard: str, frames: FramesConfig, clips: list[Row], res
             if got.frames is not None:
                 row |= {"frame_index": got.frame_index, "pts_s": got.pts_s, "num_frames": got.num_frames}
                 row |= {"pixel_aspect": got.pixel_aspect, "decoder": got.decoder}
+                row |= {"sketch": likeness.sketch(got.frames)}
             if got.frames is not None and frames.cache:
                 row |= {"shard": shard, "row": num}
                 group.append({"clip_id": clip["clip_id"], "frames": got.frames.tobytes()})
