@@ -23,12 +23,18 @@ def search_command(
     home: str | None,
     as_json: bool,
 ) -> None:
-    """The clips of a finished workspace that fit SENTENCE best, by the models trained there."""
+    """The clips of a finished workspace that fit SENTENCE best, by the models trained there.
+
+    SENTENCE may be -: then each line of standard input is one, and the models are loaded once for all of them.
+    """
+    import sys
     from pathlib import Path
 
     from ivcore.errors import UserError
 
-    if not any(letter.isalnum() for letter in sentence):
+    lines = [line.strip() for line in sys.stdin] if sentence == "-" else [sentence]
+    sentences = [line for line in lines if any(letter.isalnum() for letter in line)]
+    if not sentences:
         raise UserError(f"SENTENCE {sentence!r} has no word; say what to look for, e.g. 'someone cuts an onion'")
     from flows.cli_advise import report_of
     from ivcore.search.query import VARIANTS, advised, search
@@ -38,13 +44,17 @@ def search_command(
     place = Path(home or default_home())
     why = "as asked"
     if variant is None:
-        variant, why = advised(report_of(place), sentence, language)
+        variant, why = advised(report_of(place), sentences[0], language)
     if variant not in VARIANTS:
         raise UserError(f"--variant {variant!r} is none of {', '.join(VARIANTS)}")
-    found = search(Store(place), variant, sentence, top, k, split or "")
+    found = search(Store(place), variant, sentences, top, k, split or "")
     if as_json:
-        return emit({"variant": variant, "why": why, "clips": found})
+        each = [{"sentence": asked, "clips": clips} for asked, clips in zip(sentences, found, strict=True)]
+        return emit({"variant": variant, "why": why, **(each[0] if sentence != "-" else {"found": each})})
     say(f"{variant} ({why})")
-    for row in found:
-        window = "" if row["start_s"] is None else f"  {row['start_s']:g}-{row['end_s'] or 'end'} s"
-        say(f"{row['rank']:>3}  {row['score']:>8.4f}  {row['path']}{window}")
+    for asked, clips in zip(sentences, found, strict=True):
+        if sentence == "-":
+            say(asked)
+        for row in clips:
+            window = "" if row["start_s"] is None else f"  {row['start_s']:g}-{row['end_s'] or 'end'} s"
+            say(f"{row['rank']:>3}  {row['score']:>8.4f}  {row['path']}{window}")

@@ -1,5 +1,6 @@
-"""A sentence to clips: the trained models of a workspace in use."""
+"""Sentences to clips: the trained models of a workspace in use."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,47 @@ from ivcore.checkpoints import checkpoint as checkpoints
 from ivcore.datasets.text_length import SHORT, num_tokens
 from ivcore.errors import UserError
 from ivcore.features.reader import Features
+from ivcore.models import S2Model
 from ivcore.models import device as devices
 from ivcore.retrieval.embed import Encoder
 from ivcore.retrieval.serving import Matcher
 from ivcore.store import schemas
 from ivcore.store.artifacts import Artifact, Store
-from ivcore.verdict.adviser import Ask, answer
 
 VARIANTS = ("s2/sim", "s2/match", "clip/sim")
+SURE = {
+    "shown": "the report takes it",
+    "alone": "the report takes it, the only one that was trained on this",
+    "open": "the best of the report, which has not decided",
+    "few": "the best of the report, which has too few clips to tell",
+    "chance": "the best of the report, which has not shown it to beat guessing",
+}
 Found = dict[str, Any]
 
 
 @torch.inference_mode()
-@devices.memory("CUDA_VISIBLE_DEVICES= before the command, which leaves the GPU out,")
 def search(
-    store: Store, variant: str, sentence: str, top: int = 10, k: int = 16, split: str = "", device: str = "auto"
-) -> list[Found]:
-    """The `top` best clips, best first: {rank, score, clip_id, path, start_s, end_s}.
+    store: Store,
+    variant: str,
+    sentences: Sequence[str],
+    top: int = 10,
+    k: int = 16,
+    split: str = "",
+    device: str = "auto",
+) -> Iterator[list[Found]]:
+    """For each sentence the `top` best clips, best first: {rank, score, clip_id, path, start_s, end_s}.
 
     Args:
         variant: one of VARIANTS; s2/match looks at the `k` best by similarity again, pair by pair.
         split: only clips of train, val or test; "": every clip that was encoded.
     """
+    with devices.memory("CUDA_VISIBLE_DEVICES= before the command, which leaves the GPU out,"):
+        yield from _search(store, variant, sentences, top, k, split, device)
+
+
+def _search(
+    store: Store, variant: str, sentences: Sequence[str], top: int, k: int, split: str, device: str
+) -> Iterator[list[Found]]:
     model, _, head = variant.partition("/")
     made = _newest(store, model)
     where = devices.choose(device)
@@ -49,38 +69,37 @@ def search(
     def tokens_of(rows: np.ndarray) -> Tensor:
         return features.tokens(stored[rows].tolist())
 
-    ids, mask = tokenizer.encode([sentence], text_len)
-    states, embedding = encoder.text(ids, mask)
-    scores = (embedding.cpu() @ encoder.videos(tokens_of, len(clips)).cpu().T)[0]
-    best = scores.topk(min(max(k, top) if head == "match" else top, len(clips))).indices
-    if head == "match" and states is not None:
-        # A server would keep the keys and values of what is asked for most (`Matcher.keep`).
-        first = best[:k]
-        logits = Matcher(net, tokens_of, max_bytes=0)(states[0, : int(mask.sum())], first.numpy())  # type: ignore[arg-type]
-        scores, order = scores.clone(), logits.argsort(descending=True)
-        scores[first] = logits
-        best = torch.cat([first[order], best[k:]])
-    return [
-        {"rank": n + 1, "score": round(float(scores[row]), 4), **{name: clips[row][name] for name in SHOWN}}
-        for n, row in enumerate(best[:top].tolist())
-    ]
+    videos = encoder.videos(tokens_of, len(clips))
+    # A server would keep the keys and values of what is asked for most (`Matcher.keep`).
+    matcher = Matcher(net, tokens_of, max_bytes=0) if head == "match" and isinstance(net, S2Model) else None
+    for sentence in sentences:
+        ids, mask = tokenizer.encode([sentence], text_len)
+        states, embedding = encoder.text(ids, mask)
+        scores = (embedding.cpu() @ videos.T)[0]
+        best = scores.topk(min(max(k, top) if matcher else top, len(clips))).indices
+        if matcher and states is not None:
+            first = best[:k]
+            logits = matcher(states[0, : int(mask.sum())], first.numpy())
+            scores, order = scores.clone(), logits.argsort(descending=True)
+            scores[first] = logits
+            best = torch.cat([first[order], best[k:]])
+        yield [
+            {"rank": n + 1, "score": round(float(scores[row]), 4), **{name: clips[row][name] for name in SHOWN}}
+            for n, row in enumerate(best[:top].tolist())
+        ]
 
 
 SHOWN = ("clip_id", "path", "start_s", "end_s")
 
 
 def advised(report: Any, sentence: str, language: str) -> tuple[str, str]:
-    """The variant that the report's own rows speak for, and why."""
-    length = min(num_tokens(sentence), SHORT + 1)
-    try:
-        said = answer(Ask("retrieval", (language,), length, "t2v"), report)
-    except UserError:
-        said = None
-    best = said.variant if said and said.basis == "measured" else None
-    variant = f"{best['model']}/{best['head']}" if best else ""
-    if variant in VARIANTS:
-        return variant, f"the report's advice for {language}"
-    return "clip/sim", f"the report advises nothing for {language}"
+    """The variant that the report names for such a sentence, and how sure it is of it."""
+    text_class = "short" if num_tokens(sentence) <= SHORT else "long"
+    wanted = {"language": language, "text_class": text_class, "direction": "t2v"}
+    for said in (report or {}).get("advice", ()):
+        if said["variant"] in VARIANTS and all(said[name] == value for name, value in wanted.items()):
+            return said["variant"], f"{SURE[said['state']]}, {language}, {text_class}"
+    return "clip/sim", f"the report advises nothing for {language}, {text_class}"
 
 
 def _newest(store: Store, model: str) -> dict[str, Artifact]:

@@ -217,15 +217,31 @@ def test_search_finds_what_scoring_ranked(made, variant):
     kind, head = variant.split("/")
     (caption_id, _, sentence), *_ = Captions(manifest).texts("en", "short", "test")
     table = pa.parquet.read_table(score(made, kind).path / "scores.parquet").to_pylist()
-    found = query.search(store, variant, sentence, top=K, k=K, split="test", device="cpu")
+    (found,) = query.search(store, variant, [sentence], top=K, k=K, split="test", device="cpu")
     rows = [r for r in table if (r["query_id"], r["head"], r["direction"]) == (caption_id, head, "t2v")]
     assert [f["clip_id"] for f in found] == [
         r["candidate_id"] for r in sorted(rows, key=lambda r: r["rank"]) if r["rank"] <= K
     ]
     assert [f["score"] for f in found] == sorted((f["score"] for f in found), reverse=True)
     with pytest.raises(UserError, match=f"has no scores of {kind}"):
-        query.search(Store(store.home / "elsewhere"), variant, sentence)
+        next(query.search(Store(store.home / "elsewhere"), variant, [sentence]))
 
 
-def test_search_takes_what_the_report_advises():
-    assert query.advised(None, "a dog", "en") == ("clip/sim", "the report advises nothing for en")
+def test_sentences_asked_together_are_answered_as_alone(made):
+    texts = [text for _, _, text in Captions(made[1]).texts("en", "short", "test")][:3]
+    together = list(query.search(made[0], "s2/match", texts, top=K, k=K, split="test", device="cpu"))
+    alone = [next(query.search(made[0], "s2/match", [text], top=K, k=K, split="test", device="cpu")) for text in texts]
+    assert together == alone and len(together) == 3
+
+
+@pytest.mark.parametrize(("state", "says"), query.SURE.items())
+def test_search_says_how_sure_the_report_is_of_what_it_takes(state, says):
+    at = {"language": "en", "text_class": "short", "direction": "t2v"}
+    report = {"advice": [{**at, "language": "zh", "variant": "clip/sim", "state": "shown"},
+                         {**at, "direction": "v2t", "variant": "clip/sim", "state": "shown"},
+                         {**at, "variant": "s2/match", "state": state}]}  # fmt: skip
+    assert query.advised(report, "a dog", "en") == ("s2/match", f"{says}, en, short")
+    assert says.startswith("the report takes it") == (state in ("shown", "alone"))
+    nothing = "clip/sim", "the report advises nothing for es, short"
+    assert query.advised(report, "un perro", "es") == nothing
+    assert query.advised(None, "un perro", "es") == nothing
