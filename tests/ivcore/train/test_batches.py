@@ -249,3 +249,46 @@ def test_a_frozen_trunk_reads_no_images():
     """Its tokens are kept of videos alone; whether they are kept or made again, the same clips are trained on."""
     batches = Batches(Mixed(), CLIPS, Phase(name="p", steps=60, trainable="clip"), 4, 0)
     assert {b.kind for b in batches} == {"video/en/short"}
+
+
+@pytest.mark.parametrize(("several", "kinds"), [(1, {EN}), (2, {EN, ("video", "es", "short")})])
+def test_a_language_of_one_clip_makes_no_batches(several, kinds):
+    class Few(MadeUpCaptions):
+        def texts(self, language, text_class, split):
+            found = super().texts("en", text_class, split)
+            return found[:several] if language == "es" else found
+
+    batches = Batches(Few(), CLIPS, Phase(name="p", steps=60, languages=("en", "es")), 8, 0)
+    assert set(batches.pools) == kinds
+    assert {tuple(b.kind.split("/")): len(b.rows) for b in batches} == {k: 8 if k == EN else 2 for k in kinds}
+
+
+def test_no_batch_is_larger_than_the_largest_pool_and_a_smaller_one_makes_its_own():
+    """24 videos, of which 8 come by twice, and 12 images; half of each has Spanish."""
+    batches = Batches(Mixed(), CLIPS, Phase(name="p", steps=60, languages=("en", "es")), 500, 0)
+    assert batches.batch_size == 32 and batches.per_epoch == {"video": 1, "image": 1}
+    assert batches.sizes() == {"video/en/short": 32, "video/es/short": 16, "image/en/short": 12, "image/es/short": 6}
+    grouped = Batches(Mixed(), CLIPS, Phase(name="p", steps=60, batches="families", group_share=0.5), 500, 0)
+    assert grouped.sizes() == {"video/en/short by families": 24, "video/en/short": 32, "image/en/short": 12}
+
+
+def test_a_clip_shows_its_views_in_turn_from_the_plain_one_on():
+    assert {view for b in made() for view in b.views} == {0}
+    shown = {}
+    for batch in Batches(MadeUpCaptions(), CLIPS, Phase(name="p", steps=40), 9, 0, views=3):
+        for row, view in zip(batch.rows, batch.views, strict=True):
+            shown.setdefault(row, []).append(view)
+    assert all(views == [n % 3 for n in range(10)] for views in shown.values()) and len(shown) == 36
+
+
+def test_long_and_short_captions_by_their_share():
+    class Long(MadeUpCaptions):
+        def texts(self, language, text_class, split):
+            return [(f"{i}{text_class}", c, f"{text_class} {t}") for i, c, t in super().texts(language, "short", split)]
+
+    for share, least, most in ((0.0, 0, 0), (0.25, 60, 90), (1.0, 300, 300)):
+        batches = Batches(Long(), CLIPS, Phase(name="p", steps=300, long_share=share), 8, 0)
+        long = [b.kind == "video/en/long" for b in batches]
+        assert least <= sum(long) <= most
+        assert all(c.startswith(b.kind.split("/")[2]) for b in batches for c in b.captions)
+        assert len(batches.sizes()) == len(set(long))
