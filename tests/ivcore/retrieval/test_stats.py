@@ -212,3 +212,26 @@ def test_seeds_are_few():
     made = rng.normal(50, 2, (400, 3))
     found = np.array([stats.over_seeds(x) for x in made])
     assert 0.92 <= ((found[:, 0] <= 50) & (found[:, 1] >= 50)).mean() <= 0.98
+
+
+def test_an_interval_holds_its_mean_in_percent_and_its_error_is_that_of_a_normal_one():
+    correct = np.arange(40) % 4 < 3
+    found = interval(correct, np.arange(40))
+    assert found.mean == 75.0 and found.low < 75.0 < found.high and found.clusters == 40
+    assert found.sd == pytest.approx((found.high - found.low) / (2 * 1.96), rel=1e-3)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_no_interval_over_runs_leaves_the_possible(right):
+    """One run of three differs, far enough for the runs alone to reach beyond all or nothing."""
+    correct = np.full((3, 20), right)
+    correct[0, :10] = not right
+    found = interval(correct.ravel(), np.tile(np.arange(20), 3), np.arange(3).repeat(20))
+    assert 0.0 <= found.low < found.mean < found.high <= 100.0
+    assert (found.high if right else found.low) == (100.0 if right else 0.0)
+
+
+def test_one_family_of_counts_says_nothing_up_to_the_largest_count():
+    found = difference(np.array([4, 0]), np.array([0, 1]), np.zeros(2))
+    assert (found.low, found.high, found.smallest, found.p) == (-400.0, 400.0, 400.0, 1.0)
+    assert (found.delta, found.only_a, found.only_b, found.n, found.clusters, found.runs) == (150.0, 1, 1, 2, 1, 1)

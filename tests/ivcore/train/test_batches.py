@@ -229,6 +229,7 @@ def test_neighbours_of_a_batch_are_clips_of_its_own_language(by):
         {},
         {"batches": "families"},
         {"batches": "families", "group_share": 0.5},
+        {"batches": "families", "group_share": 0.0},
         {"batches": "neighbours", "languages": ("en", "es")},
         {"languages": ("es",), "long_share": 0.5},
         {"languages": ("en", "es"), "language_by": "clip"},
@@ -292,3 +293,19 @@ def test_long_and_short_captions_by_their_share():
         assert least <= sum(long) <= most
         assert all(c.startswith(b.kind.split("/")[2]) for b in batches for c in b.captions)
         assert len(batches.sizes()) == len(set(long))
+
+
+@pytest.mark.parametrize(("share", "only"), [(0.0, "short"), (1.0, "long")])
+def test_a_length_that_is_never_drawn_comes_where_there_is_no_other(share, only):
+    """Videos have both lengths, images the one that is not asked for."""
+    other = "long" if only == "short" else "short"
+
+    class Both(Mixed):
+        def texts(self, language, text_class, split):
+            found = super().texts(language, "short", split)
+            return found if text_class == other else [t for t in found if self.media(t[1]) == "video"]
+
+    batches = Batches(Both(), CLIPS, Phase(name="p", steps=60, long_share=share), 4, 0)
+    came = {b.kind for b in batches}
+    assert came == {f"video/en/{only}", f"image/en/{other}"} == set(batches.sizes())
+    assert {kind for kind in batches.pools if batches.comes(kind)} == {tuple(kind.split("/")) for kind in came}
