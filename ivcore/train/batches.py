@@ -150,10 +150,9 @@ class Batches:
     def first_captions(self) -> dict[int, str]:
         """A caption of each video that a batch can show, in the first language it has one in."""
         found: dict[int, str] = {}
-        for media, language, text_class in self.texts:
-            pool = media, (language if self.phase.language_by == "batch" else ANY), text_class
-            if media == "video" and self.comes(pool):
-                found = {row: shown[0] for row, shown in self.texts[media, language, text_class].items()} | found
+        for kind, texts in self.texts.items():
+            if kind[0] == "video" and self.comes(kind):
+                found = {row: shown[0] for row, shown in texts.items()} | found
         return found
 
     def _groups(self) -> dict[Kind, list[list[int]]]:

@@ -235,3 +235,9 @@ def test_one_family_of_counts_says_nothing_up_to_the_largest_count():
     found = difference(np.array([4, 0]), np.array([0, 1]), np.zeros(2))
     assert (found.low, found.high, found.smallest, found.p) == (-400.0, 400.0, 400.0, 1.0)
     assert (found.delta, found.only_a, found.only_b, found.n, found.clusters, found.runs) == (150.0, 1, 1, 2, 1, 1)
+
+
+def test_the_smallest_difference_of_two_systems_asked_other_queries():
+    """Errors of both add up in squares; 2.802 of them are seen four times in five."""
+    one = stats.Interval(50.0, 46.08, 53.92, 2.0, 100)
+    assert stats.smallest_unpaired(one) == pytest.approx(2.802 * math.hypot(2.0, 2.0))
