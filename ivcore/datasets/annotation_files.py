@@ -107,6 +107,8 @@ def _texts(value: Any) -> list[str]:
     for text in value if isinstance(value, list) else [value]:
         if not isinstance(text, str) or not text.strip():
             raise Wrong(f": caption = {value!r:.60} is neither a text nor a list of texts")
+        if text.strip() in ("nan", "NaN"):
+            raise Wrong(f": caption = {text!r} is an empty cell that pandas wrote out")
         printed = text.strip()
         if printed[0] != "[" or printed[-1] != "]" or printed[1:2] not in ("'", '"'):
             out.append(text)

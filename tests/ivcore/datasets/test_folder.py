@@ -136,6 +136,7 @@ def test_mistakes_are_named(videos: Path, name: str, text: str, said: str) -> No
         ("c.MKV,x,,,soon", "row 2: start_s = 'soon' is no number"),
         ("c.MKV,x,,,nan", "row 2: start_s = 'nan' is no number"),
         ("c.MKV,x,,,,,1", "row 2: clip '1' stands twice"),
+        ("c.MKV,nan", "row 2: caption = 'nan' is an empty cell"),
         ("c.MKV,x,,,,,,y", "row 2 has more fields than the header"),
         ("c.MKV,\"['x' 'y']\"", "row 2 has caption = .* a printed list that cannot be read"),
     ],
