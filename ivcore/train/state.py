@@ -6,6 +6,7 @@ A state is written aside, flushed and renamed, so what is seen is whole. The loo
 tensors are copied beside the next forward and backward (only the next update waits), and written by the same thread.
 """
 
+import hashlib
 import itertools
 import json
 import logging
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from ivcore.checkpoints.weights import write_safetensors
 from ivcore.store import durable
+from ivcore.store.known_files import sha256_file
 from ivcore.train.parallel import shard_like
 
 SCHEMA = 1  # a state of another schema is not gone on from
@@ -47,6 +49,9 @@ class States:
         for place in reversed(self._all()):
             try:
                 figures: dict[str, Any] = json.loads((place / FIGURES).read_text())
+                seal = figures.pop("sha256", None)  # earlier versions have none
+                if seal not in (None, _seal(json.dumps(figures), place / TENSORS)):
+                    raise ValueError("it is not as it was written")
                 if figures.pop("schema") == SCHEMA:
                     if isinstance(figures.get("curves"), int):  # earlier versions kept the rows here
                         figures["curves"] = self._curves(figures["curves"])
@@ -108,7 +113,8 @@ class States:
             self._append(lines)
         with durable.aside(self.folder / name) as made:
             write_safetensors(made / TENSORS, copies, copies.__getitem__)
-            (made / FIGURES).write_text(text)
+            sealed = {**json.loads(text), "sha256": _seal(text, made / TENSORS)}
+            (made / FIGURES).write_text(json.dumps(sealed))
             shutil.rmtree(self.folder / name, ignore_errors=True)  # of another schema
             durable.put_folder(made, self.folder / name)
         for old in self._all()[: -self.keep]:
@@ -138,6 +144,11 @@ class States:
         """Finished states, oldest first."""
         found = [p for p in self.folder.glob("step-*") if (p / FIGURES).is_file()]
         return sorted(found, key=lambda place: int(place.name.removeprefix("step-")))
+
+
+def _seal(figures: str, tensors: Path) -> str:
+    """One digest of both files."""
+    return hashlib.sha256(f"{figures} {sha256_file(tensors)}".encode()).hexdigest()
 
 
 def model_and_optimiser(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -61,6 +61,21 @@ def test_a_damaged_state_is_said_and_the_one_before_it_taken(file, tmp_path, cap
     assert "step-000002 is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
+def test_no_flipped_bit_of_a_state_is_gone_on_from(file, tmp_path, caplog):
+    states = States(tmp_path, keep=2)
+    for step in (1, 2):
+        states.save(step, {"x": torch.full((3,), float(step))}, {"step": step, "loss_mean": 0.123})
+    states.close()
+    place = tmp_path / "step-000002" / file
+    data = bytearray(place.read_bytes())
+    data[-1 if file.startswith("tensors") else data.index(b"0.123") + 3] ^= 1
+    place.write_bytes(data)
+    tensors, figures = States(tmp_path, 2).latest()
+    assert tensors["x"].tolist() == [1.0] * 3 and figures == {"step": 1, "loss_mean": 0.123}
+    assert "step-000002 is damaged (it is not as it was written)" in caplog.text
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -104,7 +119,7 @@ def test_only_new_rows_of_the_curves_are_written(tmp_path):
     for step in (1, 2, 3):
         states.save(step, {"x": torch.zeros(1)}, {"step": step}, Once(rows(*range(1000 * step))))
     states.close()
-    assert (tmp_path / "step-000003" / "state.json").stat().st_size < 100
+    assert (tmp_path / "step-000003" / "state.json").stat().st_size < 200
     assert len(States(tmp_path, 1).latest()[1]["curves"]) == 3000
 
 
