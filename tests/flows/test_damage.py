@@ -15,7 +15,9 @@ from tests.kill import hashes
 
 SMALLEST = [
     "train.s2.phases.pretrain.steps=2",
+    "train.s2.phases.pretrain.warmup_steps=0",
     "train.clip.phases.text.steps=2",
+    "train.clip.phases.text.warmup_steps=0",
     "train.threads=1",
     "frames.num_frames=2",
     "frames.workers=1",
