@@ -92,7 +92,9 @@ def pipeline(config: RunConfig, home: str | None) -> Iterator[Pipeline]:
         reaper.reap()
     name = prefect_runtime.flow_run.name or config.run or "run"
     values = config.model_dump(mode="json")
-    parent = tracking.open_parent(place, f"{config.run or 'run'} {name}", values, prefect_context())
+    parent = tracking.open_parent(
+        place, f"{config.run or 'run'} {config.data.dataset} {name}", values, prefect_context()
+    )
     error: BaseException | None = None
     run = Pipeline(place, config, parent)
     try:

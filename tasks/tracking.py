@@ -6,12 +6,14 @@ values, since MLflow's "active run" is per thread. A tracking failure is a warni
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import socket
+import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,11 +115,29 @@ def end_runs(home: Path, flow_run: str, status: str, reason: str) -> None:
     guarded("end the runs of a flow run", work)
 
 
+def headlines(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """R@1 by arm, variant, language, length and direction; of several seeds and data sets the mean of each set.
+
+    >>> row = {"arm": "main", "dataset": "a", "model": "s2", "head": "sim", "language": "en", "text_class": "short"}
+    >>> headlines([{**row, "direction": "t2v", "r1": 40.0}, {**row, "direction": "t2v", "r1": 50.0}])
+    {'r1/a/main/s2/sim/en/short/t2v': 45.0}
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        place = (row[n] for n in ("dataset", "arm", "model", "head", "language", "text_class", "direction"))
+        found.setdefault("/".join(("r1", *place)), []).append(row["r1"])
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
 def keep_report(run_id: str | None, folder: Path) -> None:
-    """The published report, its tables and pictures among the artifacts of the pipeline run."""
+    """The published report, its tables and pictures among the artifacts of the pipeline run, R@1 among its figures."""
 
     def work() -> None:
-        client(runtime.tracking_uri()).log_artifacts(run_id, str(folder.resolve()), "report")
+        mlflow = client(runtime.tracking_uri())
+        mlflow.log_artifacts(run_id, str(folder.resolve()), "report")
+        found = json.loads((folder / "report.json").read_text())
+        for name, value in headlines(found.get("rows", ())).items():
+            mlflow.log_metric(run_id, name, value)
 
     if run_id is not None:
         guarded("keep the report", work)

@@ -1,5 +1,6 @@
 """The flow for real, under Prefect and MLflow, with made-up step bodies."""
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -258,6 +259,19 @@ def test_tracking_that_fails_costs_no_finished_step(home, monkeypatch, caplog):
         stages = prepare(parse({"seeds": [9]}), str(home))
     assert [s["cached"] for s in stages] == [False, False] and stages[0]["mlflow_run_id"] is None
     assert "tracking server gone" in caplog.text
+
+
+def test_the_parent_carries_what_the_report_found(home, tmp_path):
+    from tasks import tracking
+
+    at = {"dataset": "a", "arm": "main", "model": "s2", "head": "sim", "text_class": "short", "direction": "t2v"}
+    rows = [{**at, "language": language, "r1": r1} for language, r1 in (("en", 12.5), ("zh", 25.0))]
+    (tmp_path / "report.json").write_text(json.dumps({"rows": rows}))
+    run = tracking.open_parent(home, "n", {"run": "x"}, {})
+    tracking.keep_report(run, tmp_path)
+    tracking.close_parent(run)
+    found = _runs(home)[run].data.metrics
+    assert found == {"r1/a/main/s2/sim/en/short/t2v": 12.5, "r1/a/main/s2/sim/zh/short/t2v": 25.0}
 
 
 def test_the_parent_is_found_again_on_a_retry(home):
