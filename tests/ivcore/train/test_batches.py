@@ -309,3 +309,12 @@ def test_a_length_that_is_never_drawn_comes_where_there_is_no_other(share, only)
     came = {b.kind for b in batches}
     assert came == {f"video/en/{only}", f"image/en/{other}"} == set(batches.sizes())
     assert {kind for kind in batches.pools if batches.comes(kind)} == {tuple(kind.split("/")) for kind in came}
+
+
+def test_a_group_of_neighbours_is_an_anchor_and_seven_others():
+    """Clips are confused within their dozen: eight of one come together, the ninth is another anchor."""
+    batches = Batches(MadeUpCaptions(), CLIPS, Phase(name="p", steps=40, batches="neighbours"), 9, 0)
+    dozen = {row: np.arange(12) + row // 12 * 12 for row in range(36)}
+    batches.neighbours = {EN: {row: near[near != row] for row, near in dozen.items()}}
+    found = [[row // 12 for row in batch.rows] for batch in batches]
+    assert all(len(set(rows[:8])) == 1 for rows in found) and any(rows[8] != rows[0] for rows in found)
