@@ -318,3 +318,14 @@ def test_a_group_of_neighbours_is_an_anchor_and_seven_others():
     batches.neighbours = {EN: {row: near[near != row] for row, near in dozen.items()}}
     found = [[row // 12 for row in batch.rows] for batch in batches]
     assert all(len(set(rows[:8])) == 1 for rows in found) and any(rows[8] != rows[0] for rows in found)
+
+
+@pytest.mark.parametrize(("pairs", "rows"), [(6, set(range(12))), (0, set(range(36)))])
+def test_clips_without_a_family_come_by_families_only_where_there_are_none(pairs, rows):
+    class Pairs(MadeUpCaptions):
+        def family(self, clip):
+            number = int(clip[1:])
+            return str(number // 2) if number < 2 * pairs else f"alone {number}"
+
+    batches = Batches(Pairs(), CLIPS, Phase(name="p", steps=40, batches="families"), 4, 0)
+    assert {row for batch in batches for row in batch.rows} == rows
