@@ -77,7 +77,8 @@ def make_models(variant: Variant, scores_follow: bool = True) -> Trained:
     manifest = make_manifest(variant)
     frames = make_frames(variant, manifest)
     if scores_follow:  # a split without clips is said now, not when all is trained
-        slices.check_split(variant.where.open(manifest), variant.where.open(frames), variant.config.eval)
+        where, asked = variant.where, variant.config.eval
+        variant.mended(lambda: slices.check_split(where.open(manifest), where.open(frames), asked))
     kept = held_back(variant, manifest)
     if kept:
         stood_on = dict.fromkeys(trunk for _, trunk in kept)  # each once
