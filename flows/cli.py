@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -59,9 +60,10 @@ def run_flow(config: Any, home: str | None, step: str | None = None) -> dict[str
     """Run the whole flow, or up to a step, and give what a command prints."""
     from ivcore.config import variants
     from ivcore.datasets import files
-    from tasks import runtime
+    from tasks import redirects, runtime
     from tasks.interrupt import ends_at_once
 
+    redirects.refuse(Path.cwd())
     show_progress()
     for _, _, one in variants(config):  # a wrong path is said at once: Prefect takes seconds to start
         for data in (one.data, *(one.data.of(part) for part in (*one.data.mix, *one.grid.data))):
@@ -103,13 +105,15 @@ def verdict(out: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return emit({**out, "report": found})
     from ivcore.verdict.page import terminal
+    from tasks import runtime
 
     say(terminal(found))
     tools = "" if shutil.which("iv") else os.path.relpath(Path(sys.executable).parent) + "/"
     say(f"\nreport   {folder / 'report.html'}")
     say(f"tables   {tools}iv sql --home {home}")
-    say(f"MLflow   {tools}mlflow server --backend-store-uri sqlite:///{home}/mlflow/mlflow.db --port 5000")
-    say(f"Prefect  PREFECT_HOME={home}/prefect {tools}prefect server start --port 4200")
+    store = shlex.quote(runtime.sqlite(home / "mlflow" / "mlflow.db"))
+    say(f"MLflow   {tools}mlflow server --backend-store-uri {store} --port 5000")
+    say(f"Prefect  PREFECT_HOME={shlex.quote(f'{home}/prefect')} {tools}prefect server start --port 4200")
 
 
 def summary(out: dict[str, Any], as_json: bool) -> None:

@@ -8,6 +8,8 @@ import logging
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 import click
@@ -66,8 +68,19 @@ def one_line(error: Exception) -> str:
         where = f": {error.filename}" if error.filename else ""
         cure = "; make room or give --home another folder" if error.errno in PLACE else ""
         return f"{error.strerror}{where}{cure}"
+    if isinstance(error, ImportError) and (file := shadow()):
+        return f"{file} stands before ivflow's own package of that name; rename it, or take its folder off PYTHONPATH"
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def shadow() -> str:
+    """A file of the caller's that Python finds instead of our package `tasks`, a name that others use; or nothing."""
+    spec = PathFinder.find_spec("tasks")
+    theirs = (
+        spec is not None and spec.origin and Path(spec.origin).resolve().parent != Path(__file__).parents[1] / "tasks"
+    )
+    return str(spec.origin) if spec and theirs else ""
 
 
 def plain(text: str, kept: str = "\n\t") -> str:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ivcore.errors import WorkError
 
@@ -32,6 +33,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the usual 7 wait four minutes for a server that is not there
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 TRACKING = "MLFLOW_TRACKING_URI"
 NO_SERVER = "PREFECT_API_URL = {!r}: no Prefect server answers there; start it, or unset the variable to do without"
 START_MB = 64  # Prefect's and MLflow's databases, and then something
@@ -68,14 +70,27 @@ def prepare(home: Path | str | None = None) -> Path:
         os.environ[name] = ",".join(dict.fromkeys([*there, *LOOPBACK]))
     if "prefect" not in sys.modules:  # in a worker Prefect is there already, with the worker's own home
         os.environ["PREFECT_HOME"] = str(home / "prefect")
+        if "?" in str(home):  # Prefect's own address would end there
+            os.environ[DATABASE] = sqlite(home / "prefect" / "prefect.db", "aiosqlite")
     # One workspace, one database: where its servers run, everything goes through them.
     servers = running(home)
     if "prefect" in servers and "prefect" not in sys.modules:
         os.environ.setdefault("PREFECT_API_URL", f"{servers['prefect']['url']}/api")
     if os.environ.get(TRACKING) in (None, "", _ours):
-        _ours = servers["mlflow"]["url"] if "mlflow" in servers else f"sqlite:///{home}/mlflow/mlflow.db"
+        _ours = servers["mlflow"]["url"] if "mlflow" in servers else sqlite(home / "mlflow" / "mlflow.db")
         os.environ[TRACKING] = _ours
     return home
+
+
+def sqlite(file: Path, driver: str = "pysqlite") -> str:
+    """The address of a SQLite file. A `?` would end its path, which is then written as a URI of SQLite's own.
+
+    With a driver's name: MLflow takes what follows a plain `sqlite:///` for a path and makes its folders.
+
+    >>> sqlite(Path("/a b/c.db")), sqlite(Path("/a?b/c.db"))
+    ('sqlite:////a b/c.db', 'sqlite+pysqlite:///file:/a%3Fb/c.db?uri=true')
+    """
+    return f"sqlite+{driver}:///file:{quote(str(file))}?uri=true" if "?" in str(file) else f"sqlite:///{file}"
 
 
 def listed(home: Path) -> Path:

@@ -188,7 +188,7 @@ def _command(name: str, plan: Plan) -> list[str]:
     mlflow = ["server", "--host", LOOPBACK, "--port", str(plan.mlflow_port), "--workers", "1"]
     mlflow += ["--artifacts-destination", str(data / "artifacts")]
     if plan.database is None:  # else it is in the environment: a command line can be read by everybody
-        mlflow += ["--backend-store-uri", f"sqlite:///{data}/mlflow.db"]
+        mlflow += ["--backend-store-uri", runtime.sqlite(data / "mlflow.db")]
     commands = {
         "prefect": ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(plan.prefect_port)],
         "mlflow": ["mlflow", *mlflow],

@@ -54,7 +54,7 @@ def experiment(home: Path, uri: str) -> str:
             if found is not None:
                 return str(found.experiment_id)
             # A plain database would put files into ./mlruns of wherever one stands.
-            local = uri.startswith("sqlite:")
+            local = uri.startswith("sqlite")
             place = (home / "mlflow" / "artifacts").as_uri() if local else None
             return str(mlflow.create_experiment(EXPERIMENT, artifact_location=place))
         except OSError as e:

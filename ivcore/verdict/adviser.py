@@ -12,7 +12,6 @@ from typing import Any
 
 from ivcore.datasets.text_length import SHORT, class_of
 from ivcore.errors import UserError
-from ivcore.models import flops
 from ivcore.verdict import published
 from ivcore.verdict.labels import LANGUAGES, NAMES, stands
 from ivcore.verdict.pareto import front
@@ -259,6 +258,8 @@ def _how_sure(ask: Ask, best: Row, report: Mapping[str, Any], rivals: set[str]) 
 
 def _published(ask: Ask, out: Answer) -> None:
     """What the authors published, and the formulas: nothing was measured for this question."""
+    from ivcore.models import flops  # torch and transformers: seconds, which measured rows do not need
+
     out.basis = "published"
     out.because.append("Nothing was measured for this question: what follows are published figures, without intervals.")
     wanted = ask.dataset or SETS.get(ask.languages, "vatex")
