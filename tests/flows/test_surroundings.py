@@ -21,7 +21,7 @@ ROW = {
 
 
 def python(code, *args, cwd=ROOT, path=ROOT):
-    env = {**os.environ, "PYTHONPATH": str(path)}
+    env = {n: v for n, v in os.environ.items() if n != runtime.TRACKING} | {"PYTHONPATH": str(path)}
     return subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=cwd, env=env, timeout=120
     )
@@ -87,3 +87,12 @@ def test_a_database_lies_where_its_workspace_is(name, tmp_path):
     with create_engine(runtime.sqlite(file)).begin() as connection:
         connection.execute(text("CREATE TABLE t (a INTEGER)"))
     assert file.stat().st_size and [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_mlflow_makes_no_folder_for_an_address_with_a_question_mark(tmp_path):
+    code = "import sys; from tasks import runtime, tracking\nhome = runtime.prepare(sys.argv[1])\n"
+    code += "assert tracking.open_parent(home, 'n', {'run': 'x'}, {})"
+    (tmp_path / "here").mkdir()
+    done = python(code, str(tmp_path / "a?b"), cwd=tmp_path / "here")
+    assert done.returncode == 0 and not list((tmp_path / "here").iterdir()), done.stderr
+    assert (tmp_path / "a?b" / "mlflow" / "mlflow.db").stat().st_size
