@@ -8,6 +8,7 @@ CPU of a worker, and one that has done much or grown large is replaced.
 import multiprocessing
 import os
 import resource
+import tempfile
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from ivcore.video import shared_memory
 
 # Imported once, in the fork server: a new worker then costs 8 ms, without this module 150.
 PRELOAD = ["ivcore.video.decode_file", "ivcore.video.pool", "torch"]
+LONGEST_TEMP = 70  # bytes; the kernel takes 107 of a socket's path, of which Python's own names are some 32
 AHEAD = 16  # tasks a worker that are handed out before the oldest is back: bounds what waits in memory
 MEMORY_BYTES = 4 << 30  # a worker may map this much more than it began with; 8 frames of 8K need 2 GB
 RECYCLE_BYTES = 1 << 30  # a worker that keeps more than this resident makes room for a new one
@@ -57,7 +59,12 @@ def num_workers(asked: int) -> int:
 
 
 def context() -> multiprocessing.context.BaseContext:
-    """How workers are started: forked off a server that has one thread and the decoders imported."""
+    """How workers are started: forked off a server that has one thread and the decoders imported.
+
+    The server listens in the folder for temporary files. Where its path is too long for a socket each starts alone.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMP:
+        return multiprocessing.get_context("spawn")
     out = multiprocessing.get_context("forkserver")
     out.set_forkserver_preload(PRELOAD)
     return out

@@ -87,3 +87,12 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("name", ["x" * 70, "x" * 200, "é" * 40])
+def test_a_long_folder_for_temporary_files_stops_no_worker(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    code = "from ivcore.video import pool; print(list(pool.run(abs, [-1, -2], workers=1, deadline_s=60)))"
+    env = {**os.environ, "TMPDIR": str(tmp_path / name)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "[1, 2]\n", done.stderr
