@@ -117,7 +117,11 @@ class FramesConfig(Branch):
     )
     decoder: Literal["auto", "decord", "pyav"] = Field(
         "auto",
-        description="auto: decord for files with a clean packet table, PyAV for all others and after decord fails.",
+        description="auto: PyAV, which seeks and says when a picture is damaged; where its process was lost, decord, if "
+        "the packet table is clean. decord: nothing else, and no word of damage.",
+    )
+    damaged: Literal["keep", "drop"] = when_set(
+        "keep", "Clips with damaged pictures among those taken: keep them and count them, or drop them as unreadable."
     )
     shard_clips: int = Field(512, ge=1, description="Clips in one frame shard (one Parquet file).")
     cache: bool = Field(True, description="Keep frames in shards; false: check now, decode again for every batch.")

@@ -101,7 +101,8 @@ def decoding(runs: list[Scored]) -> list[dict[str, Any]]:
     for artifact in {run.frames.id: run.frames for run in runs if run.frames}.values():
         record = artifact.record()
         told = {name: record["facts"].get(name, {}) for name in ("decoders", "reasons")}
-        out.append({"frames": artifact.id, **told, "decoder_ms": record["measured"].get("decoder_ms", {})})
+        told |= {"damaged": record["facts"].get("damaged", 0), "decoder_ms": record["measured"].get("decoder_ms", {})}
+        out.append({"frames": artifact.id, **told})
     return out
 
 

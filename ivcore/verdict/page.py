@@ -152,6 +152,8 @@ def decoding(found: Mapping[str, Any]) -> list[str]:
         line = "Decoded by " + ", ".join(f"{name}: {num} clips" for name, num in frames["decoders"].items())
         lost = ", ".join(f"{num} {reason}" for reason, num in frames["reasons"].items())
         line += f"; without frames: {lost}." if lost else "; no clip is without frames."
+        if frames.get("damaged"):
+            line += f" {frames['damaged']} clips have damaged pictures (frames.damaged = drop leaves them out)."
         if took := frames["decoder_ms"]:
             line += f" A clip takes decord {took['decord']:.1f} and pyav {took['pyav']:.1f} ms of CPU"
             line += f" ({took['clips']} clips drawn by seed, resize included)."

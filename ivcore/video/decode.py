@@ -74,6 +74,7 @@ def decode_manifest(
     decoders = collections.Counter(row["decoder"] for row in index if row["decoder"])
     draft.facts |= {"num_frames": frames.num_frames, "size_px": frames.size_px, "reasons": reasons}
     draft.facts |= {"decoders": dict(sorted(decoders.items()))}
+    draft.facts |= {"damaged": sum("damaged pictures of" in (row["detail"] or "") for row in index)}
     draft.facts |= {"look_alike": _look_alike(clips, index)}
     draft.facts |= shards.lost_within(frames, index) | ({} if frames.cache else {"streamed": True})
     draft.measured |= {} if frames.cache else {"root": str(root)}  # differs between machines, as times do

@@ -10,7 +10,7 @@ from ivcore.video import disk_plan, pool
 from ivcore.video.decode_file import Decoded, Task, decode_file
 from ivcore.video.sampling import Sampling
 
-OTHER_DECODER = {"auto": "pyav", "pyav": "sequential"}  # what to try once when a worker was lost
+OTHER_DECODER = {"auto": "other", "pyav": "sequential"}  # what to try once when a worker was lost
 PIXELS_A_SECOND = 5e8  # of one core that decodes every frame
 LONGEST = 10.0  # times the deadline that a long video may take
 
@@ -38,6 +38,7 @@ def task_of(root: Path, frames: FramesConfig, clip: dict[str, Any]) -> Task:
         antialias=frames.resize == "bicubic-antialias",
         crop=frames.crop == "centre",
         decoder=frames.decoder,
+        damaged=frames.damaged,
         start_s=clip["start_s"],
         end_s=clip["end_s"],
         deadline_s=min(frames.deadline_s + 5 * pixels / PIXELS_A_SECOND, LONGEST * frames.deadline_s),

@@ -32,7 +32,8 @@ class Task:
     size_px: int
     antialias: bool = True
     crop: bool = False
-    decoder: str = "auto"  # auto, decord, pyav or sequential (PyAV without seeking)
+    decoder: str = "auto"  # auto and pyav; decord; sequential (PyAV without seeking); other (decord, or sequential)
+    damaged: str = "keep"  # keep or drop
     start_s: float | None = None
     end_s: float | None = None
     deadline_s: float = 20.0  # its worker is killed then
@@ -65,6 +66,8 @@ def decode_file(task: Task) -> Decoded:
             return Decoded(small, [0], [0.0], 1, 1.0, images.DECODER)
         with open_video(task.path) as video:
             decoder, got = _pictures(task, video)
+            if got.damaged and task.damaged == "drop":
+                raise Unusable("damaged", got.note)
             small = resize(got.frames, task.size_px, task.antialias, task.crop)
             times = [got.times[i] for i in got.index]
             aspect = video.table.facts["pixel_aspect"]
@@ -83,23 +86,19 @@ def _pictures(task: Task, video: Video) -> tuple[str, Pictures]:
     def wanted(times: list[float]) -> list[int]:
         return choose(times, task.start_s, task.end_s, task.which, video.table.begins_s)
 
-    if task.decoder == "decord" and decord is None:
-        raise Unusable("unreadable", "decord is not installed on this machine; use decoder = auto or pyav")
-    note = ""
-    if task.decoder == "auto":
-        note = f"decord not used: {video.table.unclean}" if video.table.unclean else ""
-        note = note or ("decord not used: not installed" if decord is None else "")
-    if task.decoder == "decord" or (task.decoder == "auto" and not note):
-        try:
-            return decord.VERSION, decord.decode(video, wanted)
-        except Exception as e:  # decord raises its own type for nearly everything
-            if isinstance(e, Unusable) and (task.decoder == "decord" or e.reason == "empty_window"):
-                raise
-            if task.decoder == "decord":
-                raise Unusable("unreadable", f"decord: {_words(e, task.path)}") from None
-            note = f"decord failed: {_words(e, task.path)}"
-    got = (pyav.sequential if task.decoder == "sequential" else pyav.decode)(video, wanted)
-    return pyav.VERSION, Pictures(got.frames, got.index, got.times, got.note or note)
+    asked = task.decoder
+    if asked == "other":
+        asked = "sequential" if video.table.unclean or decord is None else "decord"
+    if asked != "decord":
+        return pyav.VERSION, (pyav.sequential if asked == "sequential" else pyav.decode)(video, wanted)
+    if decord is None:
+        raise Unusable("unreadable", "decord is not installed on this machine; use decoder = auto")
+    try:
+        return decord.VERSION, decord.decode(video, wanted)
+    except Unusable:
+        raise
+    except Exception as e:  # decord raises its own type for nearly everything
+        raise Unusable("unreadable", f"decord: {_words(e, task.path)}") from None
 
 
 def _words(error: Exception | str, path: Path) -> str:

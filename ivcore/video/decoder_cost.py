@@ -10,7 +10,7 @@ from ivcore.video import pool
 from ivcore.video.decode_file import Task, decode_file
 
 DRAWN, ONE_IN = 8, 50  # clips at most, and one in so many: the measuring stays a few percent of the decode
-DECODERS = {"decord": "auto", "pyav": "pyav"}  # how each is asked for: auto knows what decord can be trusted with
+DECODERS = {"decord": "other", "pyav": "pyav"}  # how each is asked for: `other` knows what decord is right on
 
 
 def drawn(clips: Sequence[Any]) -> list[Any]:

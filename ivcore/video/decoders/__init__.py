@@ -19,3 +19,4 @@ class Pictures:
     index: list[int]
     times: list[float]  # seconds
     note: str = ""
+    damaged: int = 0  # of the frames: made up in part by the decoder, or resting on such a one

@@ -7,6 +7,7 @@ give every frame (the table is unclear, a seek lands late, a picture is damaged)
 import bisect
 import math
 from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import av
@@ -46,13 +47,17 @@ def sequential(video: Video, wanted: Wanted, note: str = "") -> Pictures:
         Unusable: no frame could be decoded.
     """
     guess = wanted(video.table.pts_s) if video.table.pts else []
-    pictures, times = _pass(video, set(guess))
-    if not times:
+    found = _pass(video, set(guess))
+    if not found.times:
         raise Unusable("unreadable", "not one frame could be decoded")
-    index = wanted(times)
-    if not set(index) <= pictures.keys():
-        pictures, _ = _pass(video, set(index))
-    return Pictures([pictures[i] for i in index], index, times, note)
+    index = wanted(found.times)
+    if not set(index) <= found.pictures.keys():
+        found = _pass(video, set(index))
+    notes = [note, f"{found.ended} after {len(found.times)} frames" if found.ended else ""]
+    damaged = len(found.damaged & set(index))
+    notes += [f"{damaged} damaged pictures of {len(index)}" if damaged else ""]
+    pictures = [found.pictures[i] for i in index]
+    return Pictures(pictures, index, found.times, "; ".join(filter(None, notes)), damaged)
 
 
 def _seeking(video: Video, wanted: Wanted) -> Pictures:
@@ -105,22 +110,39 @@ def _group(video: Video, key: int, want: set[int]) -> dict[int, np.ndarray]:
     raise Missed("frames ended early")
 
 
-def _pass(video: Video, keep: set[int]) -> tuple[dict[int, np.ndarray], list[float]]:
-    """Decode everything; the frames in `keep` as arrays, and the times of all. An error in the stream ends it."""
-    pictures: dict[int, np.ndarray] = {}
-    times: list[float] = []
+@dataclass
+class _Pass:
+    """What a decode from the beginning gave: some pictures by number, all times, numbers of damaged ones, its end."""
+
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    damaged: set[int] = field(default_factory=set)
+    ended: str = ""
+
+
+def _pass(video: Video, keep: set[int]) -> _Pass:
+    """Decode everything and keep the frames in `keep`. An error in the stream ends it.
+
+    What follows a damaged picture may rest on it, until a whole key frame comes.
+    """
+    found, hurt = _Pass(), False
+    times = found.times
     with open_container(video.path) as (container, stream):
         _one_thread(stream)
         rate = float(stream.average_rate or 25)
         try:
             for frame in container.decode(stream):
+                hurt = frame.is_corrupt or (hurt and not frame.key_frame)
+                if hurt:
+                    found.damaged.add(len(times))
                 if len(times) in keep:
-                    pictures[len(times)] = _picture(frame)
+                    found.pictures[len(times)] = _picture(frame)
                 times.append(float(frame.time) if frame.time is not None else len(times) / rate)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as e:
             if not times:
                 raise
-    return pictures, times
+            found.ended = f"ends with {type(e).__name__}"
+    return found
 
 
 def _one_thread(stream: av.VideoStream) -> None:

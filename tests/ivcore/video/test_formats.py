@@ -49,7 +49,7 @@ def test_frames_are_those_of_a_sequential_decode(name: str, folder: Path) -> Non
     chance = random.Random(name)
     sets = [tuple(middle(len(true), 8)), (0,), (len(true) - 1,)]
     sets += [tuple(chance.randrange(len(true)) for _ in range(3)) for _ in range(4)]
-    for decoder in ("auto", "pyav", "sequential"):
+    for decoder in ("auto", "other", "sequential"):
         for which in sets:
             got = decode_file(Task(path, which, 48, decoder=decoder))
             assert got.error is None and got.num_frames == len(true) and got.frame_index == list(which), got
@@ -57,8 +57,8 @@ def test_frames_are_those_of_a_sequential_decode(name: str, folder: Path) -> Non
             assert off <= (COLOURS.get(name, 0.0) if got.decoder.startswith("decord") else 0.0), (decoder, which)
             if times[0] >= 0:
                 assert np.allclose(got.pts_s, [times[i] for i in which], atol=1e-6)
-            assert got.decoder.startswith("decord" if decoder == "auto" and name in BY_DECORD else "pyav")
-            if decoder == "pyav" and name not in FROM_THE_BEGINNING:
+            assert got.decoder.startswith("decord" if decoder == "other" and name in BY_DECORD else "pyav")
+            if decoder == "auto" and name not in FROM_THE_BEGINNING:
                 assert got.detail is None, got.detail  # every frame was reached by seeking
 
 
@@ -84,11 +84,12 @@ def test_mirrored_and_turned_videos_are_shown_as_their_matrix_says(folder: Path,
                 stored = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)][3]
             true = np.rot90(stored, degrees // 90)
             true = true[:, ::-1] if "hflip" in mirror else true[::-1] if "vflip" in mirror else true
-            for decoder in ("auto", "pyav", "sequential"):
+            for decoder in ("auto", "other", "sequential"):
                 got = decode_file(Task(path, (3,), 48, decoder=decoder))
                 assert got.error is None and np.array_equal(got.frames, resize([true], 48, True)), (path, decoder)
             by_decord = (not mirror and ext != "mkv") or (degrees == 0 and not mirror)  # it would show others wrongly
-            assert decode_file(Task(path, (3,), 48)).decoder.startswith("decord" if by_decord else "pyav")
+            other = decode_file(Task(path, (3,), 48, decoder="other"))
+            assert other.decoder.startswith("decord" if by_decord else "pyav")
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,12 @@ def test_a_damaged_key_frame_sends_the_file_to_a_decode_from_the_beginning(folde
 
     path = zoo.remux(whole, folder / "damaged.mp4", damaged)
     true, _ = zoo.sequential(path)
-    got = decode_file(Task(path, (10, 30, 50), 48, decoder="pyav"))
+    got = decode_file(Task(path, (10, 30, 50), 48))
     assert got.error is None and np.array_equal(got.frames, resize([true[i] for i in (10, 30, 50)], 48, True))
+    assert got.detail == "decoded from the beginning: a damaged picture; 1 damaged pictures of 3"  # 24 to 35 rest on 24
+    dropped = decode_file(Task(path, (10, 30, 50), 48, damaged="drop"))
+    assert dropped.frames is None and (dropped.error, dropped.detail) == ("damaged", got.detail)
+    assert decode_file(Task(path, (10, 50), 48, damaged="drop")).error is None
 
 
 def test_clean_is_what_decord_is_right_on(folder: Path) -> None:
@@ -151,7 +156,7 @@ def test_clean_is_what_decord_is_right_on(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", videos(), ids=lambda p: p.name)
 def test_real_videos_equal_a_sequential_decode(path: Path) -> None:
-    for decoder in ("auto", "pyav"):
+    for decoder in ("auto", "other"):
         got = decode_file(Task(path, Sampling("middle", 8), 64, decoder=decoder))
         assert got.error is None, got
         true, times = zoo.sequential(path, set(got.frame_index))
