@@ -117,8 +117,8 @@ class FramesConfig(Branch):
     )
     decoder: Literal["auto", "decord", "pyav"] = Field(
         "auto",
-        description="auto: PyAV, which seeks and says when a picture is damaged; where its process was lost, decord, if "
-        "the packet table is clean. decord: nothing else, and no word of damage.",
+        description="auto: PyAV, which seeks and says when a picture is damaged; where its process was lost, decord, "
+        "if the packet table is clean. decord: nothing else, and no word of damage.",
     )
     damaged: Literal["keep", "drop"] = when_set(
         "keep", "Clips with damaged pictures among those taken: keep them and count them, or drop them as unreadable."
