@@ -43,6 +43,13 @@ def unbroken(tmp_path_factory):
     return kill.unbroken_run(lambda home: command(home, "score"), tmp_path_factory.mktemp("scored"))[0]
 
 
+def test_ctrl_c_leaves_a_line_and_no_process(tmp_path):
+    status, words, left = stopped(tmp_path / "ws", "s2", signal.SIGINT)
+    assert status == 130 and words[-1].startswith("iv: stopped by Ctrl-C") and not left, (words, left)
+    assert "Traceback" not in "".join(words)
+
+
+@pytest.mark.chaos
 def test_a_stopped_command_leaves_no_process_and_goes_on_to_the_same_bytes(unbroken, tmp_path):
     for kind, number in STOPS:
         status, words, left = stopped(tmp_path / "ws", kind, number)
