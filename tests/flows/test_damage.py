@@ -79,12 +79,12 @@ def test_no_flipped_bit_is_used_and_the_run_ends_whole(run, kinds, caplog, monke
         assert bytes_of(home) == whole
         assert [a.id for a in Store(home).all() if soundness.fault(a.path)] == []
         for path in flipped:
-            id = f"{path.parent.parent.name}/{path.parent.name}"
+            name = f"{path.parent.parent.name}/{path.parent.name}"
             records = {id(r): r for r in caplog.records if r.name == "iv"}  # its handler may hang on two loggers
             said = [r.getMessage() for r in records.values()]
-            told = [line for line in said if f"{id} is damaged: {path.name} " in line]
+            told = [line for line in said if f"{name} is damaged: {path.name} " in line]
             assert len(told) == 1 and "set aside" in told[0] and "\n" not in told[0]
-            assert (home / "damaged" / id).is_dir()
+            assert (home / "damaged" / name).is_dir()
         shutil.rmtree(home / "damaged")
 
 

@@ -80,8 +80,8 @@ if __name__ == "__main__":
     fsdp = Ranks(ddp.rank, ddp.count, "fsdp2")
     for name in ("all", "clip"):
         found[f"fsdp-{name}"] = run(name, folder / f"fsdp-{name}", fsdp)
-    found["fsdp-half"] = run("all", folder / "fsdp-half", fsdp, dtype="bfloat16")
-    found["ddp-half"] = run("all", folder / "ddp-half", ddp, dtype="bfloat16")
+    found["fsdp-half"] = run("all", folder / "fsdp-half", fsdp, steps=6, dtype="bfloat16")
+    found["ddp-half"] = run("all", folder / "ddp-half", ddp, steps=6, dtype="bfloat16")
     with watched_whole() as most:
         run("all", folder / "fsdp-broken", fsdp, until=11, save_every_steps=4)
     (folder / f"most-{ddp.rank}").write_text(str(max(most)))
