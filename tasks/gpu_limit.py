@@ -10,14 +10,12 @@ other step of this workspace is on: a card is a locked file, HOME/run/cards/N, w
 
 import contextlib
 import fcntl
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from ivcore.config import TrainConfig
 
 LIMIT = "iv-gpu"
-log = logging.getLogger("iv")
 
 
 @contextlib.contextmanager

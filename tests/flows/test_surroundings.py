@@ -60,8 +60,10 @@ def test_a_file_of_the_folder_that_would_send_a_run_elsewhere_is_named(file, tex
 def test_a_file_that_sends_nothing_elsewhere_or_was_asked_for_is_let_be(tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("# PREFECT_API_URL=x\nPREFECT_LOGGING_LEVEL=DEBUG\nPREFECT_API_URL=\n")
     (tmp_path / "pyproject.toml").write_text('[tool.prefect]\nx = 1\n[api]\nurl = "y"\n')
+    assert list(redirects.found(tmp_path)) == []
     redirects.refuse(tmp_path)
     (tmp_path / "prefect.toml").write_text('api.url = "http://here.example/api"\n')
+    assert list(redirects.found(tmp_path)) == [(tmp_path / "prefect.toml", "PREFECT_API_URL")]
     monkeypatch.setenv("PREFECT_API_URL", "http://here.example/api")
     redirects.refuse(tmp_path)
 

@@ -59,6 +59,7 @@ def test_what_is_no_artifact_is_not_looked_at(tmp_path):
     (tmp_path / "notes.txt").write_text("a user's own")
     soundness.check(tmp_path / "notes.txt")
     soundness.check_all(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]  # neither moved nor remembered
 
 
 @pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])

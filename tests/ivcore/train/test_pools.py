@@ -80,5 +80,7 @@ def test_each_is_one_line_with_its_cure_and_comes_before_the_first_phase(stage, 
 
 
 def test_phases_that_are_over_are_not_looked_at_again():
+    with pytest.raises(UserError, match="no two training clips"):
+        check("s2", s2={"phases": (phase(languages=("zh",)), phase("next"))}, at=0)
     check("clip", s2={"phases": (phase(languages=("zh",)),)})
     check("s2", s2={"phases": (phase(languages=("zh",)), phase("next"))}, at=1)
